@@ -36,3 +36,13 @@ ensure_venv() {
   export PATH=$venv/bin:$PATH
   export PYTHONPATH=$VK_ROOT${PYTHONPATH:+:$PYTHONPATH}
 }
+
+# ensure_host_packages installs what a host of microVMs needs beside Python.
+ensure_host_packages() {
+  # qemu: the hypervisor. skopeo, umoci, erofs-utils: images. CNI plugins, iproute2, nftables,
+  # iptables: the pods' network and kube-proxy. docker-registry, busybox-static, mmdebstrap: the
+  # local registry and what is in it.
+  ensure_packages qemu-system-x86 skopeo umoci erofs-utils e2fsprogs util-linux procps \
+    containernetworking-plugins iproute2 nftables iptables kmod conntrack \
+    docker-registry busybox-static mmdebstrap ca-certificates
+}

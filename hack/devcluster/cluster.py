@@ -1,0 +1,102 @@
+"""A whole local cluster, brought up and taken down in order; what it does is told to `say`."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.devcluster import control_plane, csr
+from hack.devcluster.demo import Kubectl
+from hack.devcluster.processes import records, running, spawn, stop, tail
+from hack.devcluster.settings import ROOT, ClusterSettings
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Builds:
+    """Folders of what was built."""
+
+    control_plane: Path
+    guest_image: Path
+    test_images: Path
+
+
+def start_control_plane(settings: ClusterSettings, builds: Builds, say: Say) -> Kubectl:
+    """Start etcd, the API server, the controller manager and the scheduler."""
+    say(f"Starting the control plane on {settings.api_url} (reached from this host and its pods alone)")
+    control_plane.start(settings, builds.control_plane)
+    return Kubectl(builds.control_plane / "kubectl", settings.admin_kubeconfig)
+
+
+def start_registry(settings: ClusterSettings, builds: Builds, say: Say) -> None:
+    """Start the local registry and put the test images into it."""
+    if running(settings, "registry"):
+        return
+    say(f"Starting a registry on {settings.registry} with images made from Debian's packages")
+    config = settings.directory / "registry.yml"
+    config.write_text(
+        "version: 0.1\n"
+        "log: {level: warn}\n"
+        f"storage: {{filesystem: {{rootdirectory: {settings.directory / 'registry'}}}}}\n"
+        f"http: {{addr: {settings.registry}}}\n"
+    )
+    spawn(settings, "registry", ["docker-registry", "serve", str(config)])
+    subprocess.run([str(ROOT / "hack" / "test-images"), "push", settings.registry], check=True)
+    registries = settings.directory / "registries.conf"
+    registries.write_text(f'[[registry]]\nlocation = "{settings.registry}"\ninsecure = true\n')
+
+
+def agent_command(settings: ClusterSettings, builds: Builds) -> list[str]:
+    """Return the options that `vk-provider agent` and `run` share."""
+    return [
+        f"--agent-state-dir={settings.directory / 'agent'}",
+        f"--agent-run-dir={settings.run_directory / 'agent'}",
+        f"--log-dir={settings.log_directory}",
+        f"--guest-image={builds.guest_image}",
+        f"--registries-conf={settings.directory / 'registries.conf'}",
+    ]
+
+
+def node_command(settings: ClusterSettings) -> list[str]:
+    """Return the options that `vk-provider node` and `run` share."""
+    return [
+        f"--node-name={settings.node_name}",
+        f"--bootstrap-kubeconfig={control_plane.write_bootstrap_kubeconfig(settings)}",
+        f"--state-dir={settings.directory / 'node'}",
+        f"--agent-socket={settings.agent_socket}",
+        f"--node-ip={settings.api_address}",
+        f"--listen-address={settings.api_address}",
+    ]
+
+
+def wait_node_ready(settings: ClusterSettings, builds: Builds, kubectl: Kubectl, processes: list[str]) -> None:
+    """Approve the node's serving certificate and return when the node is Ready."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        for name in processes:
+            if running(settings, name) is None:
+                raise SystemExit(f"{name} ended while starting; its last words:\n{tail(settings, name, 40)}")
+        csr.approve_serving(kubectl, settings)
+        nodes = kubectl.json("get", "nodes")["items"]
+        mine = [n for n in nodes if n["metadata"]["name"] == settings.node_name]
+        conditions = mine[0]["status"].get("conditions", []) if mine else []
+        if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+            control_plane.start_proxy(settings, builds.control_plane)
+            return
+        time.sleep(0.2)
+    raise SystemExit(
+        f"node {settings.node_name} was not Ready after 180 s; last words:\n"
+        + "\n".join(f"{name}:\n{tail(settings, name, 30)}" for name in processes)
+    )
+
+
+def stop_all(settings: ClusterSettings, say: Say, keep: tuple[str, ...] = ()) -> None:
+    """End every process that was started, the newest first."""
+    for record in reversed(records(settings)):
+        if record.name not in keep:
+            say(f"Stopping {record.name} (pid {record.pid})")
+            stop(settings, record)

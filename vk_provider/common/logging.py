@@ -28,4 +28,4 @@ def set_up(level: str = "info", json: bool | None = None) -> None:
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return the logger of a room, bound with its name."""
-    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(logger=name))
+    return cast("structlog.stdlib.BoundLogger", structlog.get_logger(room=name))

@@ -27,7 +27,7 @@ class Builds:
 
 def start_control_plane(settings: ClusterSettings, builds: Builds, say: Say) -> Kubectl:
     """Start etcd, the API server, the controller manager and the scheduler."""
-    say(f"Starting the control plane on {settings.api_url} (reached from this host and its pods alone)")
+    say(f"Starting the control plane on {settings.api_url} (for this host and its pods)")
     control_plane.start(settings, builds.control_plane)
     return Kubectl(builds.control_plane / "kubectl", settings.admin_kubeconfig)
 
@@ -73,13 +73,17 @@ def node_command(settings: ClusterSettings) -> list[str]:
     ]
 
 
-def wait_node_ready(settings: ClusterSettings, builds: Builds, kubectl: Kubectl, processes: list[str]) -> None:
+def wait_node_ready(
+    settings: ClusterSettings, builds: Builds, kubectl: Kubectl, processes: list[str]
+) -> None:
     """Approve the node's serving certificate and return when the node is Ready."""
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         for name in processes:
             if running(settings, name) is None:
-                raise SystemExit(f"{name} ended while starting; its last words:\n{tail(settings, name, 40)}")
+                raise SystemExit(
+                    f"{name} ended while starting; its last words:\n{tail(settings, name, 40)}"
+                )
         csr.approve_serving(kubectl, settings)
         nodes = kubectl.json("get", "nodes")["items"]
         mine = [n for n in nodes if n["metadata"]["name"] == settings.node_name]

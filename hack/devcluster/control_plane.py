@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kube-proxy of a local cluster."""
+"""The control plane of a local cluster: etcd, API server, controllers, scheduler, kube-proxy."""
 
 from __future__ import annotations
 
@@ -26,10 +26,18 @@ def start(settings: ClusterSettings, binaries: Path) -> None:
     pki.write_kubeconfig(settings, settings.admin_kubeconfig, "admin")
     _add_link(settings)
     spawn(settings, "etcd", [str(binaries / "etcd"), *_etcd_flags(settings)])
-    spawn(settings, "kube-apiserver", [str(binaries / "kube-apiserver"), *_apiserver_flags(settings)])
+    spawn(
+        settings, "kube-apiserver", [str(binaries / "kube-apiserver"), *_apiserver_flags(settings)]
+    )
     _wait_ready(settings)
-    spawn(settings, "kube-controller-manager", [str(binaries / "kube-controller-manager"), *_kcm_flags(settings)])
-    spawn(settings, "kube-scheduler", [str(binaries / "kube-scheduler"), *_scheduler_flags(settings)])
+    spawn(
+        settings,
+        "kube-controller-manager",
+        [str(binaries / "kube-controller-manager"), *_kcm_flags(settings)],
+    )
+    spawn(
+        settings, "kube-scheduler", [str(binaries / "kube-scheduler"), *_scheduler_flags(settings)]
+    )
     _allow_bootstrap(settings, binaries / "kubectl")
 
 
@@ -170,7 +178,9 @@ def _wait_ready(settings: ClusterSettings, timeout_s: float = 120) -> None:
     while time.monotonic() < deadline:
         for name in ("etcd", "kube-apiserver"):
             if running(settings, name) is None:
-                raise SystemExit(f"{name} ended while starting; its last words:\n{tail(settings, name)}")
+                raise SystemExit(
+                    f"{name} ended while starting; its last words:\n{tail(settings, name)}"
+                )
         try:
             with urllib.request.urlopen(f"{settings.api_url}/readyz", context=context, timeout=5):
                 return
@@ -193,9 +203,20 @@ def _bootstrap_token(settings: ClusterSettings) -> str:
 
 def _allow_bootstrap(settings: ClusterSettings, kubectl: Path) -> None:
     token_id, token_secret = _bootstrap_token(settings).split(".")
-    manifest = _BOOTSTRAP_RBAC.read_text().replace("TOKEN_ID", token_id).replace("TOKEN_SECRET", token_secret)
+    manifest = (
+        _BOOTSTRAP_RBAC.read_text()
+        .replace("TOKEN_ID", token_id)
+        .replace("TOKEN_SECRET", token_secret)
+    )
     subprocess.run(
-        [str(kubectl), f"--kubeconfig={settings.admin_kubeconfig}", "apply", "--server-side", "-f", "-"],
+        [
+            str(kubectl),
+            f"--kubeconfig={settings.admin_kubeconfig}",
+            "apply",
+            "--server-side",
+            "-f",
+            "-",
+        ],
         input=manifest.encode(),
         check=True,
         stdout=subprocess.DEVNULL,

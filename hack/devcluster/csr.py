@@ -20,7 +20,9 @@ def approve_serving(kubectl: Kubectl, settings: ClusterSettings) -> None:
         if request.get("status", {}).get("conditions") or request["spec"]["signerName"] != SIGNER:
             continue
         if problem := _problem(request, settings):
-            raise SystemExit(f"won't approve the serving certificate {request['metadata']['name']}: {problem}")
+            raise SystemExit(
+                f"won't approve the serving certificate {request['metadata']['name']}: {problem}"
+            )
         kubectl.run("certificate", "approve", request["metadata"]["name"])
 
 

@@ -20,10 +20,17 @@ class Kubectl:
 
     def run(self, *arguments: str, stdin: str = "", timeout_s: float = 300) -> str:
         done = subprocess.run(
-            [*self.command, *arguments], input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+            [*self.command, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         if done.returncode != 0:
-            raise SystemExit(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip() or done.stdout.strip()}")
+            raise SystemExit(
+                f"kubectl {' '.join(arguments)} failed: {done.stderr.strip() or done.stdout.strip()}"
+            )
         return done.stdout
 
     def json(self, *arguments: str) -> Any:
@@ -44,7 +51,9 @@ def run(kubectl: Kubectl, settings: ClusterSettings, image: str) -> list[str]:
 
 
 def _deployment(settings: ClusterSettings, image: str) -> dict[str, Any]:
-    script = 'echo "Hello from $(hostname), a microVM with kernel $(uname -r)"; exec sleep 1000000000'
+    script = (
+        'echo "Hello from $(hostname), a microVM with kernel $(uname -r)"; exec sleep 1000000000'
+    )
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

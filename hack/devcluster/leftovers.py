@@ -24,13 +24,25 @@ class Finding:
 def look(settings: ClusterSettings) -> list[Finding]:
     """Return every kind of leftover with what there is of it now."""
     kinds: list[tuple[str, str, Callable[[ClusterSettings], list[str]]]] = [
-        ("processes", f"records in {settings.records}, command lines naming {settings.run_directory}", _processes),
+        (
+            "processes",
+            f"records in {settings.records}, command lines naming {settings.run_directory}",
+            _processes,
+        ),
         ("network namespaces", "/run/netns/vk-*", _namespaces),
         ("network interfaces", f"{settings.api_link}, vk*, veths and taps of pods", _links),
-        ("mounts", f"below {settings.run_directory} and {settings.directory}, /run/netns/vk-*", _mounts),
+        (
+            "mounts",
+            f"below {settings.run_directory} and {settings.directory}, /run/netns/vk-*",
+            _mounts,
+        ),
         ("cgroups", "/sys/fs/cgroup/**/vk-provider*", _cgroups),
         ("nftables tables", "kube-proxy, vk_provider*, CNI chains", _tables),
-        ("files", f"{settings.directory}, {settings.run_directory}, {settings.log_directory}", _files),
+        (
+            "files",
+            f"{settings.directory}, {settings.run_directory}, {settings.log_directory}",
+            _files,
+        ),
     ]
     return [Finding(what, where, finder(settings)) for what, where, finder in kinds]
 
@@ -65,14 +77,20 @@ def _mounts(settings: ClusterSettings) -> list[str]:
 
 def _cgroups(_: ClusterSettings) -> list[str]:
     root = Path("/sys/fs/cgroup")
-    return sorted({str(p) for pattern in ("vk-provider*", "*/vk-provider*") for p in root.glob(pattern)})
+    return sorted(
+        {str(p) for pattern in ("vk-provider*", "*/vk-provider*") for p in root.glob(pattern)}
+    )
 
 
 def _tables(_: ClusterSettings) -> list[str]:
-    listed = subprocess.run(["nft", "--json", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["nft", "--json", "list", "ruleset"], check=True, capture_output=True, text=True
+    ).stdout
     found: list[str] = []
     for item in json.loads(listed)["nftables"]:
-        if (table := item.get("table")) and table["name"].startswith(("kube-proxy", "vk_provider", "vk-provider")):
+        if (table := item.get("table")) and table["name"].startswith(
+            ("kube-proxy", "vk_provider", "vk-provider")
+        ):
             found.append(f"table {table['family']} {table['name']}")
         if (chain := item.get("chain")) and chain["name"].startswith("CNI-"):
             found.append(f"chain {chain['family']} {chain['table']} {chain['name']}")

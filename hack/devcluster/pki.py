@@ -36,10 +36,27 @@ def make(settings: ClusterSettings) -> None:
     ca = _authority(pki, "ca", "vk-provider local cluster")
     front = _authority(pki, "front-proxy-ca", "vk-provider front proxy")
     local = ["localhost", "127.0.0.1"]
-    names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-    _leaf(pki, ca, "apiserver", "kube-apiserver", sans=[*names, *local, settings.api_address, settings.service_api_address])
+    names = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    _leaf(
+        pki,
+        ca,
+        "apiserver",
+        "kube-apiserver",
+        sans=[*names, *local, settings.api_address, settings.service_api_address],
+    )
     _leaf(pki, ca, "etcd", "etcd", sans=local)
-    _leaf(pki, ca, "apiserver-kubelet-client", "kube-apiserver-kubelet-client", ["kubeadm:cluster-admins"])
+    _leaf(
+        pki,
+        ca,
+        "apiserver-kubelet-client",
+        "kube-apiserver-kubelet-client",
+        ["kubeadm:cluster-admins"],
+    )
     _leaf(pki, front, "front-proxy-client", "front-proxy-client")
     _leaf(pki, ca, "admin", "vk-admin", ["system:masters"])
     for user in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
@@ -55,11 +72,16 @@ def make(settings: ClusterSettings) -> None:
 
 def write_kubeconfig(settings: ClusterSettings, path: Path, user: str) -> None:
     """Write a kubeconfig that speaks as the holder of USER.crt."""
-    auth = {"client-certificate": str(settings.pki / f"{user}.crt"), "client-key": str(settings.pki / f"{user}.key")}
+    auth = {
+        "client-certificate": str(settings.pki / f"{user}.crt"),
+        "client-key": str(settings.pki / f"{user}.key"),
+    }
     write_kubeconfig_with(settings, path, user, auth)
 
 
-def write_kubeconfig_with(settings: ClusterSettings, path: Path, user: str, auth: dict[str, str]) -> None:
+def write_kubeconfig_with(
+    settings: ClusterSettings, path: Path, user: str, auth: dict[str, str]
+) -> None:
     """Write a kubeconfig with the given user entry (a token, certificate paths …)."""
     document = {
         "apiVersion": "v1",
@@ -67,7 +89,10 @@ def write_kubeconfig_with(settings: ClusterSettings, path: Path, user: str, auth
         "clusters": [
             {
                 "name": "local",
-                "cluster": {"server": settings.api_url, "certificate-authority": str(settings.pki / "ca.crt")},
+                "cluster": {
+                    "server": settings.api_url,
+                    "certificate-authority": str(settings.pki / "ca.crt"),
+                },
             }
         ],
         "users": [{"name": user, "user": auth}],
@@ -99,7 +124,12 @@ def _authority(pki: Path, name: str, common_name: str) -> Authority:
 
 
 def _leaf(
-    pki: Path, issuer: Authority, name: str, common_name: str, groups: Iterable[str] = (), sans: Iterable[str] = ()
+    pki: Path,
+    issuer: Authority,
+    name: str,
+    common_name: str,
+    groups: Iterable[str] = (),
+    sans: Iterable[str] = (),
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
@@ -115,10 +145,14 @@ def _leaf(
         .not_valid_after(now + _VALID)
         .add_extension(_usage(ca=False), critical=True)
         .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+            x509.ExtendedKeyUsage(
+                [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+            ),
+            critical=False,
         )
         .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
+            critical=False,
         )
     )
     names = [_general_name(san) for san in sans]
@@ -148,7 +182,9 @@ def _general_name(san: str) -> x509.GeneralName:
         return x509.DNSName(san)
 
 
-def _store(pki: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+def _store(
+    pki: Path, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+) -> None:
     _write(pki / f"{name}.key", _pem(key))
     _write(pki / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM))
 

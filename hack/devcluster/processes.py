@@ -5,6 +5,7 @@ Each has a record (name, pid, start time in ticks); a pid alone may have been ta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -30,7 +31,7 @@ class Record:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when the process started, in clock ticks since boot; None when it is gone (or a zombie)."""
+    """Return when the process started, in clock ticks since boot; None: it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -52,9 +53,12 @@ def running(settings: ClusterSettings, name: str) -> Record | None:
 
 
 def spawn(
-    settings: ClusterSettings, name: str, command: Sequence[str], env: Mapping[str, str] | None = None
+    settings: ClusterSettings,
+    name: str,
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
 ) -> Record:
-    """Start `command` in a session of its own, its output in logs/NAME.log, unless it runs already."""
+    """Start `command` in a session of its own, with output in logs/NAME.log, unless it runs."""
     if (there := running(settings, name)) is not None:
         return there
     settings.logs.mkdir(parents=True, exist_ok=True)
@@ -108,10 +112,8 @@ def _ended(descriptor: int, timeout_s: float) -> bool:
 
 def _reap(pid: int) -> None:
     """Take our own dead child's status, so that no zombie stays while a test session goes on."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
 
 
 def tail(settings: ClusterSettings, name: str, lines: int = 15) -> str:

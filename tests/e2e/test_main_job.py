@@ -1,0 +1,427 @@
+"""From an empty cluster to pods that run, are logged, entered, and go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import pty
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Cluster, Namespace
+
+pytestmark = pytest.mark.e2e
+
+
+def test_node_says_what_it_is(cluster: Cluster) -> None:
+    node = cluster.kubectl.json("get", "node", cluster.settings.node_name)
+    status = node["status"]
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    assert conditions["Ready"] == "True"
+    assert (
+        conditions["MemoryPressure"]
+        == conditions["DiskPressure"]
+        == conditions["PIDPressure"]
+        == "False"
+    )
+    assert {"type": "Hostname", "address": cluster.settings.node_name} in status["addresses"]
+    assert "ExtendWebSocketsToKubelet" in status["declaredFeatures"]
+    assert node["metadata"]["labels"]["kubernetes.io/os"] == "linux"
+    lease = cluster.kubectl.json(
+        "-n", "kube-node-lease", "get", "lease", cluster.settings.node_name
+    )
+    assert lease["spec"]["leaseDurationSeconds"] == 40
+
+
+def test_two_pods_run_in_two_vms_under_two_users(namespace: Namespace) -> None:
+    for name in ("one", "two"):
+        namespace.pod(name, "uname -r; exec sleep 100000", wait="")
+    for name in ("one", "two"):
+        namespace.wait(f"pod/{name}", "condition=Ready")
+        assert namespace.logs(name).strip() not in ("", platform.release())
+    machines = _machines()
+    own = [m for m in machines if m["seccomp"] == "2"]
+    assert len(own) >= 2
+    assert len({m["uid"] for m in own}) == len(own)
+    assert all(m["uid"] != "0" and m["no_new_privs"] == "1" for m in machines)
+
+
+def _machines() -> list[dict[str, str]]:
+    """Return what /proc says of every QEMU of this run (they share our process namespace)."""
+    found = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (directory / "cmdline").read_bytes().split(b"\0")
+            lines = (directory / "status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"qemu-system" not in words[0]:
+            continue
+        status = dict(line.split(":", 1) for line in lines)
+        found.append(
+            {
+                "uid": status["Uid"].split()[1],
+                "seccomp": status["Seccomp"].strip(),
+                "no_new_privs": status["NoNewPrivs"].strip(),
+            }
+        )
+    return found
+
+
+def test_status_and_events_are_a_kubelets(namespace: Namespace) -> None:
+    namespace.pod("story", "exec sleep 100000")
+    pod = namespace.json("get", "pod", "story")
+    status = pod["status"]
+    assert status["phase"] == "Running"
+    assert status["qosClass"] == "BestEffort"
+    assert status["podIP"] == status["podIPs"][0]["ip"]
+    assert status["hostIP"] == namespace.cluster.settings.api_address
+    conditions = {c["type"]: c["status"] for c in status["conditions"]}
+    for kind in (
+        "PodScheduled",
+        "PodReadyToStartContainers",
+        "Initialized",
+        "ContainersReady",
+        "Ready",
+    ):
+        assert conditions[kind] == "True"
+    container = status["containerStatuses"][0]
+    assert container["ready"] and container["started"] and container["restartCount"] == 0
+    assert container["containerID"].startswith("vk://")
+    assert "@sha256:" in container["imageID"]
+    reasons = {e["reason"] for e in namespace.json("get", "events")["items"]}
+    assert {"Scheduled", "Pulled", "Created", "Started"} <= reasons
+
+
+class TestLogs:
+    """kubectl logs with the options that people use."""
+
+    SCRIPT = (
+        "for i in 1 2 3; do echo line $i; done; sleep 3; echo late; echo oops >&2; "
+        "exec sleep 100000"
+    )
+
+    def test_tail_timestamps_since_and_limit(self, namespace: Namespace) -> None:
+        namespace.pod("talker", self.SCRIPT)
+        _until(lambda: "oops" in namespace.logs("talker"))
+        assert namespace.logs("talker") == "line 1\nline 2\nline 3\nlate\noops\n"
+        assert namespace.logs("talker", "--tail=2") == "late\noops\n"
+        assert namespace.logs("talker", "--limit-bytes=6") == "line 1"
+        stamped = namespace.logs("talker", "--timestamps").splitlines()
+        assert [line.split(" ", 1)[1] for line in stamped][:3] == ["line 1", "line 2", "line 3"]
+        assert [line.split(" ", 1)[0] for line in stamped] == sorted(
+            line.split(" ", 1)[0] for line in stamped
+        )
+        late = next(line.split(" ", 1)[0] for line in stamped if line.endswith("late"))
+        assert namespace.logs("talker", f"--since-time={late}") == "late\noops\n"
+        assert namespace.logs("talker", "--since=1h") == "line 1\nline 2\nline 3\nlate\noops\n"
+
+    def test_follow_ends_with_the_container(self, namespace: Namespace) -> None:
+        namespace.pod(
+            "counter", "for i in 1 2 3 4; do echo $i; sleep 1; done", wait="", restartPolicy="Never"
+        )
+        namespace.wait("pod/counter", "condition=PodReadyToStartContainers")
+        _until(lambda: namespace.raw("logs", "counter").returncode == 0)
+        assert namespace.logs("-f", "counter") == "1\n2\n3\n4\n"
+
+    def test_previous_shows_the_run_before(self, namespace: Namespace) -> None:
+        script = "echo run; [ -e /data/seen ] && exec sleep 100000; touch /data/seen; exit 3"
+        namespace.pod(
+            "twice",
+            script,
+            volumes=[{"name": "data", "emptyDir": {}}],
+            container={"volumeMounts": [{"name": "data", "mountPath": "/data"}]},
+            wait="",
+        )
+        _until(
+            lambda: (
+                _container(namespace, "twice").get("restartCount") == 1
+                and _container(namespace, "twice")["ready"]
+            )
+        )
+        assert namespace.logs("twice", "--previous") == "run\n"
+        last = _container(namespace, "twice")["lastState"]["terminated"]
+        assert (last["exitCode"], last["reason"]) == (3, "Error")
+
+
+class TestExec:
+    """kubectl exec over the API server's WebSocket."""
+
+    def test_exit_codes_streams_and_a_missing_command(self, namespace: Namespace) -> None:
+        namespace.pod("shell", "exec sleep 100000")
+        done = namespace.raw("exec", "shell", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+        assert (done.returncode, done.stdout) == (7, b"out\n")
+        assert b"err\n" in done.stderr
+        missing = namespace.raw("exec", "shell", "--", "no-such-command")
+        assert missing.returncode != 0
+        assert b"no-such-command" in missing.stderr
+        assert b"executable file not found" in missing.stderr
+
+    def test_ten_mebibytes_go_in_and_come_back(self, namespace: Namespace) -> None:
+        namespace.pod("echo", "exec sleep 100000")
+        payload = os.urandom(10 << 20)
+        done = namespace.raw("exec", "-i", "echo", "--", "cat", input=payload)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == payload
+
+    def test_a_terminal(self, namespace: Namespace) -> None:
+        namespace.pod("tty", "exec sleep 100000")
+        ours, theirs = pty.openpty()
+        command = [
+            *namespace.cluster.kubectl.command,
+            "-n",
+            namespace.name,
+            "exec",
+            "-it",
+            "tty",
+            "--",
+            "sh",
+        ]
+        with subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
+        ) as process:
+            os.close(theirs)
+            os.write(ours, b"tty; stty size; echo sum=$((20+22))\n")
+            seen = _read_terminal(ours, b"sum=42")
+            os.write(ours, b"exit 5\n")
+            assert process.wait(60) == 5
+        os.close(ours)
+        assert b"/dev/pts/" in seen or b"/dev/console" in seen
+
+
+def _read_terminal(descriptor: int, until: bytes) -> bytes:
+    seen = b""
+    while until not in seen:
+        seen += os.read(descriptor, 4096)
+    return seen
+
+
+def test_service_account_token_speaks_to_the_api_server(namespace: Namespace) -> None:
+    script = (
+        "import json,ssl,urllib.request as u;d='/var/run/secrets/kubernetes.io/serviceaccount/';"
+        "import os;h=os.environ['KUBERNETES_SERVICE_HOST'];p=os.environ['KUBERNETES_SERVICE_PORT'];"
+        "r=u.Request(f'https://{h}:{p}/apis/authentication.k8s.io/v1/selfsubjectreviews',"
+        "data=json.dumps({'apiVersion':'authentication.k8s.io/v1',"
+        "'kind':'SelfSubjectReview'}).encode(),"
+        "headers={'Authorization':'Bearer '+open(d+'token').read(),'Content-Type':'application/json'});"
+        "print(json.load(u.urlopen(r,context=ssl.create_default_context(cafile=d+'ca.crt'),timeout=60))"
+        "['status']['userInfo']['username'],open(d+'namespace').read())"
+    )
+    namespace.pod(
+        "asker",
+        "",
+        image=namespace.cluster.tools,
+        container={"command": ["python3", "-c", script]},
+        restartPolicy="Never",
+        wait="",
+    )
+    namespace.wait("pod/asker", "jsonpath={.status.phase}=Succeeded")
+    account = f"system:serviceaccount:{namespace.name}:default"
+    assert namespace.logs("asker").strip() == f"{account} {namespace.name}"
+
+
+def test_traffic_between_pods_and_host(namespace: Namespace) -> None:
+    serve = "mkdir -p /tmp/w; echo served > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w"
+    namespace.pod("server", serve)
+    namespace.pod("client", "exec sleep 100000")
+    address = namespace.json("get", "pod", "server")["status"]["podIP"]
+    _until(
+        lambda: (
+            namespace.raw(
+                "exec", "server", "--", "wget", "-qO-", "http://127.0.0.1:8080/"
+            ).returncode
+            == 0
+        )
+    )
+    between = namespace.kubectl(
+        "exec", "client", "--", "wget", "-qO-", "-T", "20", f"http://{address}:8080/"
+    )
+    assert between == "served\n"
+    from_host = subprocess.run(
+        ["curl", "-sS", "--max-time", "20", f"http://{address}:8080/"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert from_host.stdout == "served\n"
+    host = f"http://{namespace.cluster.settings.api_address}:18080/"
+    page = Path("/tmp") / f"www-{namespace.name}"
+    page.mkdir()
+    (page / "index.html").write_text("from the host\n")
+    server = [
+        "python3",
+        "-m",
+        "http.server",
+        "18080",
+        "--bind",
+        namespace.cluster.settings.api_address,
+    ]
+    with subprocess.Popen(
+        [*server, "--directory", str(page)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            _until(
+                lambda: (
+                    subprocess.run(
+                        ["curl", "-sf", host], capture_output=True, check=False
+                    ).returncode
+                    == 0
+                )
+            )
+            to_host = namespace.kubectl("exec", "client", "--", "wget", "-qO-", "-T", "20", host)
+        finally:
+            process.terminate()
+    assert to_host == "from the host\n"
+
+
+def test_configuration_reaches_the_container(namespace: Namespace) -> None:
+    namespace.kubectl(
+        "create", "configmap", "settings", "--from-literal=colour=green", "--from-literal=size=7"
+    )
+    namespace.kubectl("create", "secret", "generic", "hidden", "--from-literal=word=xyzzy")
+    namespace.pod(
+        "reader",
+        "echo $COLOUR $(POD_NAME) $NAME; cat /etc/settings/size; echo; cat /etc/hidden/word; echo; "
+        "hostname; grep -c managed /etc/hosts; touch /scratch/x && echo writable; exec sleep 9999",
+        volumes=[
+            {"name": "settings", "configMap": {"name": "settings"}},
+            {"name": "hidden", "secret": {"secretName": "hidden", "defaultMode": 0o400}},
+            {"name": "scratch", "emptyDir": {}},
+        ],
+        container={
+            "env": [
+                {
+                    "name": "COLOUR",
+                    "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}},
+                },
+                {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "NAME", "value": "pod-$(POD_NAME)"},
+            ],
+            "volumeMounts": [
+                {"name": "settings", "mountPath": "/etc/settings"},
+                {"name": "hidden", "mountPath": "/etc/hidden"},
+                {"name": "scratch", "mountPath": "/scratch"},
+            ],
+        },
+    )
+    _until(lambda: "writable" in namespace.logs("reader"))
+    assert namespace.logs("reader") == "green reader pod-reader\n7\nxyzzy\nreader\n1\nwritable\n"
+    namespace.kubectl("patch", "configmap", "settings", "--patch", '{"data":{"size":"8"}}')
+    _until(lambda: namespace.kubectl("exec", "reader", "--", "cat", "/etc/settings/size") == "8")
+
+
+def test_a_job_completes(namespace: Namespace) -> None:
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "once"},
+        "spec": {
+            "completions": 2,
+            "parallelism": 2,
+            "template": {
+                "spec": {
+                    "restartPolicy": "Never",
+                    "initContainers": [
+                        {"name": "first", "image": namespace.cluster.busybox, "command": ["true"]}
+                    ],
+                    "containers": [
+                        {
+                            "name": "main",
+                            "image": namespace.cluster.busybox,
+                            "command": ["echo", "done"],
+                        }
+                    ],
+                }
+            },
+        },
+    }
+    namespace.kubectl("create", "-f", "-", stdin=json.dumps(job))
+    namespace.wait("job/once", "condition=Complete")
+    for pod in namespace.json("get", "pods")["items"]:
+        assert pod["status"]["phase"] == "Succeeded"
+        assert namespace.logs(pod["metadata"]["name"]) == "done\n"
+
+
+def test_a_crash_loop_backs_off(namespace: Namespace) -> None:
+    namespace.pod("crasher", "echo boom; exit 1", wait="")
+    _until(
+        lambda: (
+            _container(namespace, "crasher").get("state", {}).get("waiting", {}).get("reason")
+            == "CrashLoopBackOff"
+        )
+    )
+    container = _container(namespace, "crasher")
+    assert container["restartCount"] >= 1
+    assert container["lastState"]["terminated"]["exitCode"] == 1
+    assert "back-off" in container["state"]["waiting"]["message"]
+    _until(lambda: "BackOff" in {e["reason"] for e in namespace.json("get", "events")["items"]})
+
+
+def test_deletion_gives_the_grace_that_was_promised(namespace: Namespace) -> None:
+    script = (
+        "trap 'echo asked; sleep 2; echo finished; exit 0' TERM; echo up; "
+        "while :; do sleep 0.1; done"
+    )
+    namespace.pod("polite", script, terminationGracePeriodSeconds=20)
+    _until(lambda: "up" in namespace.logs("polite"))
+    command = [*namespace.cluster.kubectl.command, "-n", namespace.name, "logs", "-f", "polite"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        namespace.kubectl("delete", "pod", "polite", "--timeout=60s")
+        assert follower.communicate(timeout=60)[0] == "up\nasked\nfinished\n"
+    assert namespace.raw("get", "pod", "polite").returncode != 0
+
+
+def test_deletion_kills_who_does_not_listen(namespace: Namespace) -> None:
+    namespace.pod(
+        "deaf", "trap '' TERM; while :; do sleep 1; done", terminationGracePeriodSeconds=2
+    )
+    namespace.kubectl("delete", "pod", "deaf", "--timeout=60s")
+    assert namespace.raw("get", "pod", "deaf").returncode != 0
+
+
+def test_half_a_cpu_for_twenty_seconds_is_ten_cpu_seconds(namespace: Namespace) -> None:
+    burn = (
+        "import time\n"
+        "while time.process_time() < 10: pass\n"
+        "print('burnt', flush=True)\ntime.sleep(100000)"
+    )
+    namespace.pod(
+        "burner",
+        "",
+        image=namespace.cluster.tools,
+        container={
+            "command": ["python3", "-c", burn],
+            "resources": {"limits": {"cpu": "500m", "memory": "128Mi"}},
+        },
+    )
+    _until(lambda: "burnt" in namespace.logs("burner"), timeout_s=120)
+    time.sleep(3)  # two samples more, for the figures are a second old
+    node = f"/api/v1/nodes/{namespace.cluster.settings.node_name}/proxy"
+    summary = json.loads(namespace.cluster.kubectl.run("get", "--raw", f"{node}/stats/summary"))
+    pod = next(p for p in summary["pods"] if p["podRef"]["name"] == "burner")
+    assert pod["containers"][0]["cpu"]["usageCoreNanoSeconds"] / 1e9 == pytest.approx(10, rel=0.05)
+    metrics = namespace.cluster.kubectl.run("get", "--raw", f"{node}/metrics/resource")
+    line = next(
+        line
+        for line in metrics.splitlines()
+        if line.startswith("container_cpu_usage_seconds_total{") and 'pod="burner"' in line
+    )
+    assert float(line.split("}")[1].split()[0]) == pytest.approx(10, rel=0.05)
+
+
+def _container(namespace: Namespace, pod: str) -> dict[str, Any]:
+    statuses = namespace.json("get", "pod", pod)["status"].get("containerStatuses", [])
+    return dict(statuses[0]) if statuses else {}
+
+
+def _until(condition: Any, timeout_s: float = 90) -> None:
+    """Ask again until it holds; a test's own waiting on a cluster, bounded."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.3)

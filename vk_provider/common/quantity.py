@@ -13,7 +13,9 @@ from fractions import Fraction
 from vk_provider.common.errors import Invalid
 
 _FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([a-zA-Z]*))")
-_BINARY = {name: Fraction(1024 ** (i + 1)) for i, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
+_BINARY = {
+    name: Fraction(1024 ** (i + 1)) for i, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))
+}
 _DECIMAL = {
     "n": Fraction(1, 10**9),
     "u": Fraction(1, 10**6),
@@ -38,7 +40,9 @@ def parse_quantity(text: str | int | float) -> Fraction:
     if exponent is not None:
         return Fraction(number) * Fraction(10) ** int(exponent[1:])
     if suffix not in _SUFFIXES:
-        raise Invalid(f"{text!r} has the unknown suffix {suffix!r}; known are {' '.join(filter(None, _SUFFIXES))}")
+        raise Invalid(
+            f"{text!r} has the unknown suffix {suffix!r}; known are {' '.join(filter(None, _SUFFIXES))}"
+        )
     return Fraction(number) * _SUFFIXES[suffix]
 
 

@@ -1,0 +1,159 @@
+"""A kubeconfig file, read so that no key touches a disk and every file it names is known."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vk_provider.common.errors import Invalid
+
+_FILES = {
+    "cluster": ("certificate-authority",),
+    "user": ("client-certificate", "client-key", "tokenFile"),
+}
+
+
+class Kubeconfig:
+    """The current context of one kubeconfig file.
+
+    `document` is a kubeconfig with just that context, its paths absolute; `files` are the files
+    whose change means that credentials changed: the kubeconfig itself and what it names.
+    """
+
+    def __init__(self, path: Path, document: dict[str, Any], files: tuple[Path, ...]) -> None:
+        self.path = path
+        self.document = document
+        self.files = files
+
+    @property
+    def cluster(self) -> dict[str, Any]:
+        """The context's cluster entry: server, certificate-authority…"""
+        found: dict[str, Any] = self.document["clusters"][0]["cluster"]
+        return found
+
+    @property
+    def user(self) -> dict[str, Any]:
+        """The context's user entry; {} for anonymous."""
+        users = self.document["users"]
+        found: dict[str, Any] = users[0]["user"] if users else {}
+        return found
+
+    def authority_pem(self) -> bytes | None:
+        """Return the cluster's certificate authority, None where the file names none."""
+        data = self.cluster.get("certificate-authority-data")
+        if data:
+            return _decode(self.path, "certificate-authority-data", data)
+        file = self.cluster.get("certificate-authority")
+        return Path(file).read_bytes() if file else None
+
+    @contextlib.contextmanager
+    def with_files(self) -> Iterator[dict[str, Any]]:
+        """Yield the document with inline data as files on a tmpfs, which end with the block."""
+        with tempfile.TemporaryDirectory(prefix="vk-kubeconfig-", dir=_memory()) as folder:
+            yield {
+                **self.document,
+                "clusters": [self._materialised(self.document["clusters"][0], "cluster", folder)],
+                "users": [self._materialised(u, "user", folder) for u in self.document["users"]],
+            }
+
+    def _materialised(self, entry: dict[str, Any], kind: str, folder: str) -> dict[str, Any]:
+        body = dict(entry[kind])
+        for name in _FILES[kind]:
+            data = body.pop(f"{name}-data", None)
+            if data:
+                file = Path(folder) / name
+                file.touch(mode=0o600)
+                file.write_bytes(_decode(self.path, f"{name}-data", data))
+                body[name] = str(file)
+        return {**entry, kind: body}
+
+
+def read_kubeconfig(path: str | Path) -> Kubeconfig:
+    """Read the file; raises Invalid with the place when it is missing, torn or incomplete."""
+    path = Path(path).expanduser().absolute()
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as exc:
+        raise Invalid(
+            f"The kubeconfig {path} can't be read ({exc.strerror}); name another with --kubeconfig"
+        ) from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise Invalid(f"The kubeconfig {path} is not YAML: {exc}") from exc
+    if not isinstance(document, dict):
+        raise Invalid(f"The kubeconfig {path} holds no mapping; it is empty or cut short")
+    context = _named(path, document, "contexts", document.get("current-context"), "context")
+    cluster = _named(path, document, "clusters", context["context"].get("cluster"), "cluster")
+    if not cluster["cluster"].get("server"):
+        raise Invalid(f"The kubeconfig {path} names no server for cluster {cluster['name']!r}")
+    users = []
+    if context["context"].get("user"):
+        users.append(_named(path, document, "users", context["context"]["user"], "user"))
+    cluster, *users = (
+        _absolute(path, e, k) for e, k in [(cluster, "cluster"), *((u, "user") for u in users)]
+    )
+    named = [(cluster, "cluster"), *((u, "user") for u in users)]
+    files = [Path(e[k][name]) for e, k in named for name in _FILES[k] if e[k].get(name)]
+    return Kubeconfig(
+        path,
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": context["name"],
+            "contexts": [context],
+            "clusters": [cluster],
+            "users": users,
+        },
+        (path, *files),
+    )
+
+
+def _named(
+    path: Path, document: dict[str, Any], section: str, name: Any, key: str
+) -> dict[str, Any]:
+    if not name:
+        raise Invalid(f"The kubeconfig {path} names no current {key}; set current-context in it")
+    for entry in document.get(section) or ():
+        if (
+            isinstance(entry, dict)
+            and entry.get("name") == name
+            and isinstance(entry.get(key), dict)
+        ):
+            return dict(entry)
+    raise Invalid(f"The kubeconfig {path} has no {key} named {name!r} under {section}")
+
+
+def _absolute(path: Path, entry: dict[str, Any], key: str) -> dict[str, Any]:
+    body = dict(entry[key])
+    for name in _FILES[key]:
+        # As clientcmd: inline data wins over a file, relative names start at the kubeconfig.
+        if body.get(f"{name}-data"):
+            body.pop(name, None)
+        elif body.get(name):
+            body[name] = str(path.parent / body[name])
+    return {**entry, key: body}
+
+
+def _decode(path: Path, field: str, data: Any) -> bytes:
+    try:
+        return base64.b64decode(str(data), validate=True)
+    except binascii.Error as exc:
+        raise Invalid(f"The kubeconfig {path} holds no base64 in {field}: {exc}") from exc
+
+
+def _memory() -> str:
+    """Return a folder on a tmpfs: keys must not reach a disk."""
+    for folder in ("/run", "/dev/shm"):
+        if os.access(folder, os.W_OK):
+            return folder
+    raise Invalid(
+        "The kubeconfig holds a client key inline, and neither /run nor /dev/shm can be written; "
+        "keep the key in a file and name it by client-key"
+    )

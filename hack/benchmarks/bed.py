@@ -1,0 +1,135 @@
+"""The test bed: a cluster with one node, an image in its cache, and pods of the smallest shape."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hack.benchmarks.api import Api, PodWatch
+from hack.devcluster import cluster as dev
+from hack.devcluster.demo import Kubectl
+from hack.devcluster.processes import Record, running, spawn, stop
+from hack.devcluster.settings import ClusterSettings, default_settings
+
+NAMESPACE = "default"
+
+
+@dataclass
+class Bed:
+    """What a benchmark stands on."""
+
+    settings: ClusterSettings
+    builds: dev.Builds
+    kubectl: Kubectl
+    api: Api
+    watch: PodWatch
+
+    @property
+    def image(self) -> str:
+        return f"{self.settings.registry}/test/busybox:1"
+
+    def start_agent(self, *options: str) -> Record:
+        command = ["vk-provider", "agent", *dev.agent_command(self.settings, self.builds), *options]
+        return spawn(self.settings, "agent", command)
+
+    def restart_agent(self, *options: str) -> None:
+        """End the agent and start it with other options; returns when the node is Ready again."""
+        if (record := running(self.settings, "agent")) is not None:
+            stop(self.settings, record)
+        self.start_agent(*options)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        dev.wait_node_ready(self.settings, self.builds, self.kubectl, ["agent", "node"])
+
+    def create(self, name: str, script: str = "exec sleep 99999", **container: Any) -> None:
+        """Create a pod of the smallest shape whose image is cached."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "automountServiceAccountToken": True,
+                "tolerations": [{"operator": "Exists"}],
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": self.image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["sh", "-c", script],
+                        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}},
+                        **container,
+                    }
+                ],
+            },
+        }
+        self.api.request("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", body)
+
+    def wait_all_ready(self, names: list[str], timeout_s: float = 300) -> None:
+        self.watch.wait(
+            lambda seen: all(n in seen and seen[n].ready is not None for n in names),
+            timeout_s,
+            f"{len(names)} pods to be Ready",
+        )
+
+    def delete(self, names: list[str], timeout_s: float = 300) -> None:
+        """Delete the pods and return when they are gone."""
+        for name in names:
+            self.api.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+        self.watch.wait(
+            lambda seen: all(seen[n].gone is not None for n in names),
+            timeout_s,
+            f"{len(names)} pods to be gone",
+        )
+
+    def seconds_to_ready(self, name: str) -> float:
+        """Return bound → Ready as the watch saw it."""
+        seen = self.watch.seen[name]
+        assert seen.bound is not None
+        assert seen.ready is not None
+        return seen.ready - seen.bound
+
+
+def say(text: str) -> None:
+    click.echo(f"==> {text}", err=True)
+
+
+@contextlib.contextmanager
+def test_bed(*agent_options: str) -> Iterator[Bed]:
+    """Start the cluster, pull the image with a first pod, and take everything down at the end."""
+    with tempfile.TemporaryDirectory(prefix="vk-bench-") as scratch:
+        settings = replace(
+            default_settings(),
+            directory=Path(scratch),
+            run_directory=Path("/run/vk-provider/bench"),
+            log_directory=Path(scratch) / "pods",
+        )
+        builds = dev.Builds(
+            control_plane=Path(os.environ["VK_CONTROL_PLANE"]),
+            guest_image=Path(os.environ["VK_GUEST_IMAGE"]),
+            test_images=Path(os.environ["VK_TEST_IMAGES"]),
+        )
+        kubectl = dev.start_control_plane(settings, builds, say)
+        try:
+            dev.start_registry(settings, builds, say)
+            api = Api(settings)
+            bed = Bed(settings, builds, kubectl, api, PodWatch(api, NAMESPACE))
+            bed.start_agent(*agent_options)
+            spawn(settings, "node", ["vk-provider", "node", *dev.node_command(settings)])
+            bed.wait_ready()
+            kubectl.run("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
+            say("Pulling the image with a first pod")
+            bed.create("warm-up")
+            bed.wait_all_ready(["warm-up"])
+            bed.delete(["warm-up"])
+            yield bed
+        finally:
+            dev.stop_all(settings, say)

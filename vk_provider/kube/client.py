@@ -71,7 +71,8 @@ class KubeClient:
     ) -> KubeClient:
         """Return a client for the current context of the file.
 
-        Raises Invalid when the file can't be used; the server is not asked yet. The caller owns the client and closes it.
+        Raises Invalid when the file can't be used; the server is not asked yet. The caller owns
+        the client and closes it.
         """
         client = cls(kubeconfig_opener(path), user_agent=user_agent, clock=clock)
         await client._current()

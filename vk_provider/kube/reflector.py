@@ -1,4 +1,4 @@
-"""Keeps somebody's picture of a set of objects the same as the API server's (client-go Reflector)."""
+"""Keeps somebody's picture of a set of objects the same as the API server's (client-go's name)."""
 
 from __future__ import annotations
 
@@ -67,33 +67,38 @@ class Reflector:
         self._clock = clock
         self._on_failure = on_failure
         self._resource_version = ""
+        self._pause_s = _BACKOFF_S[0]
 
     async def run(self) -> None:
         """Reflect until cancelled."""
-        pause = _BACKOFF_S[0]
         while True:
             try:
                 if not self._resource_version:
                     await self._list()
-                pause = _BACKOFF_S[0]
-                while True:
-                    # One that the server ends at once must not become a busy loop.
-                    began = self._clock.monotonic()
-                    await self._watch()
-                    if self._clock.monotonic() - began < 1.0:
-                        await self._clock.sleep(_jittered(_BACKOFF_S[0]))
+                await self._follow()
             except Gone:
                 log.info("too far behind, listing again", path=self._path)
                 self._resource_version = ""
+                await self._clock.sleep(_jittered(_BACKOFF_S[0]))
             except VkError as exc:
                 # A refusal of a watch (not a loss of it) may be about the resourceVersion.
                 if isinstance(exc, ApiError) and not isinstance(exc, Unavailable):
                     self._resource_version = ""
-                log.warning("can't follow", path=self._path, error=str(exc), retry_s=pause)
+                log.warning("can't follow", path=self._path, error=str(exc), retry_s=self._pause_s)
                 if self._on_failure is not None:
                     self._on_failure(exc)
-                await self._clock.sleep(_jittered(pause))
-                pause = min(pause * 2, _BACKOFF_S[1])
+                await self._clock.sleep(_jittered(self._pause_s))
+                self._pause_s = min(self._pause_s * 2, _BACKOFF_S[1])
+
+    async def _follow(self) -> None:
+        while True:
+            began = self._clock.monotonic()
+            await self._watch()
+            self._pause_s = _BACKOFF_S[0]
+            if (
+                self._clock.monotonic() - began < 1.0
+            ):  # no busy loop when the server ends it at once
+                await self._clock.sleep(_jittered(_BACKOFF_S[0]))
 
     async def _list(self) -> None:
         objects: list[Object] = []
@@ -122,6 +127,7 @@ class Reflector:
         }
         async with contextlib.aclosing(self._client.watch(self._path, params)) as events:
             async for event in events:
+                self._pause_s = _BACKOFF_S[0]
                 version = (event.object.get("metadata") or {}).get("resourceVersion")
                 if event.type in {"ADDED", "MODIFIED"}:
                     self._handler.upsert(event.object)
@@ -134,4 +140,4 @@ class Reflector:
 
 
 def _jittered(seconds: float) -> float:
-    return seconds * (1 + random.random())
+    return seconds * (0.5 + random.random() / 2)

@@ -1,0 +1,124 @@
+"""Many idle pods together: what each costs above a bare idle guest, and what is left after."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from hack.benchmarks.bed import Bed, say, test_bed
+from hack.benchmarks.floor import BareVms
+from hack.devcluster.leftovers import look
+from hack.devcluster.processes import running
+
+Figures = dict[str, float | int | str | None]
+
+_WINDOW_S = 30
+
+
+@dataclass(frozen=True)
+class _Host:
+    """What the host holds of ours, to be the same before and after."""
+
+    qemus: int
+    namespaces: int
+    interfaces: int
+    cgroups: int
+
+    @staticmethod
+    def now(bed: Bed) -> _Host:
+        found = {f.what: len(f.found) for f in look(bed.settings)}
+        return _Host(
+            len(_qemus()),
+            found["network namespaces"],
+            found["network interfaces"],
+            found["mounts"],
+        )
+
+
+def density(pods: int) -> Figures:
+    """Measure `pods` idle pods that are Ready together, usage sampling on."""
+    with test_bed() as bed:
+        before = _Host.now(bed)
+        bare = asyncio.run(_bare_cpu_pct(bed))
+        base = _cpu_seconds(bed)
+        time.sleep(_WINDOW_S)
+        idle = (_cpu_seconds(bed) - base) / _WINDOW_S * 100
+        names = [f"idle-{i}" for i in range(pods)]
+        say(f"Creating {pods} pods")
+        began = time.monotonic()
+        for name in names:
+            bed.create(name)
+        bed.wait_all_ready(names, timeout_s=600)
+        ready = time.monotonic() - began
+        say(f"All Ready after {ready:.1f} s; letting them idle")
+        time.sleep(10)
+        start = _cpu_seconds(bed)
+        time.sleep(_WINDOW_S)
+        pct = (_cpu_seconds(bed) - start) / _WINDOW_S * 100
+        private = [_private_mib(p) for p in _qemus()]
+        translation = [_translation_mib(p) for p in _qemus()]
+        bed.delete(names, timeout_s=600)
+        after = _Host.now(bed)
+        return {
+            "n": pods,
+            "all_ready_s": ready,
+            "cpu_pct_per_pod": (pct - idle) / pods,
+            "bare_guest_cpu_pct": bare,
+            "above_bare_pct": (pct - idle) / pods - bare,
+            "private_mib_per_pod": sum(private) / len(private),
+            "translation_cache_mib_per_pod": sum(translation) / len(translation),
+            "leaked": sum(vars(after).values()) - sum(vars(before).values()),
+        }
+
+
+async def _bare_cpu_pct(bed: Bed) -> float:
+    say("A bare idle guest, for comparison")
+    async with BareVms(bed, template=True) as vms:
+        vm = await vms.start()
+        await asyncio.sleep(5)
+        start = vm.usage().cpu_ns
+        await asyncio.sleep(_WINDOW_S)
+        used = vm.usage().cpu_ns - start
+        await vm.kill()
+    return used / 1e9 / _WINDOW_S * 100
+
+
+def _qemus() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"].startswith("qemu-system"):
+            found.append(process)
+    return found
+
+
+def _cpu_seconds(bed: Bed) -> float:
+    processes = _qemus()
+    for name in ("agent", "node"):
+        record = running(bed.settings, name)
+        assert record is not None
+        processes.append(psutil.Process(record.pid))
+    times = [p.cpu_times() for p in processes]
+    return sum(t.user + t.system for t in times)
+
+
+def _private_mib(process: psutil.Process) -> float:
+    with open(f"/proc/{process.pid}/smaps_rollup") as lines:  # noqa: PTH123
+        kib = [int(line.split()[1]) for line in lines if line.startswith("Private_")]
+    return sum(kib) / 1024
+
+
+def _translation_mib(process: psutil.Process) -> float:
+    """Return what is resident of the emulator's translation cache: its one writable, executable map."""
+    kib = 0
+    counts = False
+    with open(f"/proc/{process.pid}/smaps") as lines:  # noqa: PTH123
+        for line in lines:
+            words = line.split()
+            if "-" in words[0] and not words[0].endswith(":"):
+                counts = words[1].startswith("rwx")
+            elif counts and words[0] == "Rss:":
+                kib += int(words[1])
+    return kib / 1024

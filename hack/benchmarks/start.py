@@ -1,0 +1,102 @@
+"""bound → Ready of single pods, with a bare VM's start as the floor, and of a burst of pods."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from hack.benchmarks.bed import Bed, say, test_bed
+from hack.benchmarks.figures import quantile
+from hack.benchmarks.floor import BareVms
+
+Figures = dict[str, float | int | str | None]
+
+
+def start(runs: int, cold_runs: int) -> Figures:
+    """Measure `runs` pods one after the other, then `cold_runs` with templates off."""
+    with test_bed() as bed:
+        _let_templates_settle(bed)
+        say(f"Starting {runs} pods, one after the other")
+        warm = _one_by_one(bed, runs, "warm")
+        say("Starting bare VMs for the floor")
+        floor = asyncio.run(_floor(bed, min(runs, 20), template=True))
+        modes = _modes(bed, "warm")
+        figures: Figures = {
+            "n": runs,
+            "p50_s": quantile(warm, 0.5),
+            "p99_s": quantile(warm, 0.99),
+            "max_s": max(warm),
+            "floor_s": floor,
+            "ratio_to_floor": quantile(warm, 0.5) / floor,
+            "from_template": modes,
+        }
+        if cold_runs:
+            say(f"Starting {cold_runs} pods with templates off")
+            bed.restart_agent("--no-templates")
+            cold = _one_by_one(bed, cold_runs, "cold")
+            figures["cold_p50_s"] = quantile(cold, 0.5)
+            figures["cold_floor_s"] = asyncio.run(_floor(bed, min(cold_runs, 5), template=False))
+            figures["cold_to_warm"] = quantile(cold, 0.5) / quantile(warm, 0.5)
+        return figures
+
+
+def burst(pods: int) -> Figures:
+    """Measure how long `pods` pods that are created at once take until all are Ready."""
+    with test_bed() as bed:
+        _let_templates_settle(bed)
+        say(f"Creating {pods} pods at once")
+        names = [f"burst-{i}" for i in range(pods)]
+        began = time.monotonic()
+        for name in names:
+            bed.create(name)
+        bed.wait_all_ready(names)
+        each = [bed.seconds_to_ready(name) for name in names]
+        last = max(bed.watch.seen[name].ready or 0 for name in names)
+        figures: Figures = {
+            "n": pods,
+            "all_ready_s": last - began,
+            "p50_s": quantile(each, 0.5),
+            "max_s": max(each),
+            "started_cold": pods - _modes(bed, "burst"),
+        }
+        bed.delete(names)
+        return figures
+
+
+def _one_by_one(bed: Bed, runs: int, prefix: str) -> list[float]:
+    seconds = []
+    for i in range(runs):
+        name = f"{prefix}-{i}"
+        bed.create(name)
+        bed.wait_all_ready([name])
+        seconds.append(bed.seconds_to_ready(name))
+        bed.delete([name])
+    return seconds
+
+
+def _let_templates_settle(bed: Bed) -> None:
+    """Run pods until one comes from a template: they are made in the background at start."""
+    deadline = time.monotonic() + 120
+    for i in range(1000):
+        name = f"settle-{i}"
+        bed.create(name)
+        bed.wait_all_ready([name])
+        bed.delete([name])
+        if _modes(bed, "settle"):
+            return
+        if time.monotonic() > deadline:
+            say("No pod came from a template within 120 s; measuring cold starts")
+            return
+        time.sleep(1)
+
+
+def _modes(bed: Bed, prefix: str) -> int:
+    """Return how many pods of that prefix say that they were restored from a template."""
+    pods = [s.pod for n, s in bed.watch.seen.items() if n.startswith(prefix)]
+    key = "vk-provider.dev/start-mode"
+    return sum(p["metadata"].get("annotations", {}).get(key) == "template" for p in pods)
+
+
+async def _floor(bed: Bed, runs: int, *, template: bool) -> float:
+    async with BareVms(bed, template=template) as vms:
+        return quantile([await vms.seconds_to_answer() for _ in range(runs)], 0.5)

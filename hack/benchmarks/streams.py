@@ -1,0 +1,94 @@
+"""kubectl exec and kubectl logs through the API server."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+
+from hack.benchmarks.bed import say, test_bed
+from hack.benchmarks.figures import quantile
+
+Figures = dict[str, float | int | str | None]
+
+_LINE = "x" * 99
+
+
+def exec_latency(runs: int) -> Figures:
+    """Measure `kubectl exec POD -- true`, and the same client's `get --raw /healthz` as the peer."""
+    with test_bed() as bed:
+        bed.create("shell")
+        bed.wait_all_ready(["shell"])
+        command = bed.kubectl.command
+        seconds: list[float] = []
+        peer: list[float] = []
+        say(f"Running kubectl exec and kubectl get --raw /healthz {runs} times in turn")
+        for _ in range(runs):
+            seconds.append(_timed([*command, "exec", "shell", "--", "true"]))
+            peer.append(_timed([*command, "get", "--raw", "/healthz"]))
+        bed.delete(["shell"])
+        own = quantile(seconds, 0.5) - quantile(peer, 0.5)
+        return {
+            "n": runs,
+            "p50_s": quantile(seconds, 0.5),
+            "max_s": max(seconds),
+            "peer_p50_s": quantile(peer, 0.5),
+            "above_peer_s": own,
+        }
+
+
+def log_throughput(mebibytes: int) -> Figures:
+    """Let a pod write that much to its output; read it back; count what is missing."""
+    lines = mebibytes * 1024 * 1024 // (len(_LINE) + 1)
+    with test_bed(f"--container-log-max-size={4 * mebibytes}Mi") as bed:
+        say(f"A pod writes {lines} lines of {len(_LINE) + 1} bytes")
+        began = time.monotonic()
+        bed.create("writer", f"yes {_LINE} | head -n {lines}; echo finished; exec sleep 99999")
+        bed.wait_all_ready(["writer"])
+        _until_finished(bed.kubectl.command)
+        wrote = time.monotonic() - began
+        say("Reading it back")
+        began = time.monotonic()
+        digest, size = _read([*bed.kubectl.command, "logs", "writer"])
+        read = time.monotonic() - began
+        expected = hashlib.sha256()
+        for _ in range(lines):
+            expected.update(f"{_LINE}\n".encode())
+        expected.update(b"finished\n")
+        bed.delete(["writer"])
+        return {
+            "bytes": size,
+            "complete": "yes" if digest == expected.hexdigest() else "NO",
+            "write_s": wrote,
+            "write_mb_per_s": size / 1e6 / wrote,
+            "read_s": read,
+            "read_mb_per_s": size / 1e6 / read,
+        }
+
+
+def _timed(command: list[str]) -> float:
+    began = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - began
+
+
+def _until_finished(command: list[str]) -> None:
+    follow = [*command, "logs", "--follow", "--tail=1", "writer"]
+    with subprocess.Popen(follow, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == b"finished\n":
+                process.terminate()
+                return
+    raise SystemExit("the writing pod's log ended before its last line")
+
+
+def _read(command: list[str]) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    size = 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while block := process.stdout.read(1 << 20):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size

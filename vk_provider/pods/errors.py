@@ -17,7 +17,14 @@ class SandboxConfigError(VkError):
 
 
 class VolumeError(VkError):
-    """A volume can't be filled yet: event FailedMount, and another try."""
+    """A volume can't be filled yet: event FailedMount, and another try.
+
+    Holds one message for each volume that failed.
+    """
+
+    def __init__(self, *messages: str) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = messages
 
 
 class HookError(VkError):

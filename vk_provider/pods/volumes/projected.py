@@ -1,0 +1,135 @@
+"""Projected volumes: several sources in one tree (pkg/volume/projected)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vk_provider.common.errors import Invalid, VkError
+from vk_provider.pods.errors import VolumeError
+from vk_provider.pods.lookups import Lookup, config_map_data, secret_data
+from vk_provider.pods.objects import Objects
+from vk_provider.pods.podspec import Pod, name_of, namespace_of, pod_security, uid_of
+from vk_provider.pods.volumes.files import (
+    FileDefaults,
+    Payload,
+    common_user,
+    downward_files,
+    keyed_files,
+    make_file,
+)
+
+_TOKEN_LIFE_S = 3600
+_MAX_TOKEN_AGE_S = 24 * 3600
+_PRIVATE_MODE = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Files, and when the shortest-lived of them is due for renewal (wall time, None: never)."""
+
+    payload: Payload
+    renew_at_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What files are made from: the pod, the cluster's objects, the node's allocatable."""
+
+    pod: Pod
+    objects: Objects
+    lookup: Lookup
+    allocatable: Mapping[str, str]
+
+    async def config_map(self, source: Mapping[str, Any], defaults: FileDefaults) -> Payload:
+        """Return the files of a ConfigMap; `source` names it by `name`."""
+        optional = bool(source.get("optional"))
+        found = await self.lookup.config_map(source.get("name", ""), optional=optional)
+        data = _data(config_map_data, found)
+        missing = "configmap references non-existent config key"
+        return keyed_files(data, source, defaults, missing)
+
+    async def secret(self, source: Mapping[str, Any], defaults: FileDefaults) -> Payload:
+        """Return the files of a Secret, named by `secretName`, or `name` in projections."""
+        name = source.get("secretName") or source.get("name", "")
+        found = await self.lookup.secret(name, optional=bool(source.get("optional")))
+        data = _data(secret_data, found)
+        return keyed_files(data, source, defaults, "references non-existent secret key")
+
+    def downward(self, source: Mapping[str, Any], defaults: FileDefaults) -> Payload:
+        """Return the files of fields of the pod."""
+        return downward_files(self.pod, source, defaults, self.allocatable)
+
+
+async def projected_files(volume: Mapping[str, Any], sources: Sources) -> Filled:
+    """Return the files of all sources, later ones over earlier ones.
+
+    Raises VolumeError with every source's failure, so that one event tells all.
+    """
+    defaults = FileDefaults.of(volume)
+    payload: Payload = {}
+    renewals: list[int] = []
+    failures: list[str] = []
+    for source in volume.get("sources") or ():
+        try:
+            filled = await _one(source, defaults, sources)
+        except VolumeError as exc:
+            failures.append(str(exc))
+            continue
+        payload |= filled.payload
+        if filled.renew_at_ns is not None:
+            renewals.append(filled.renew_at_ns)
+    if failures:
+        raise VolumeError(failures[0] if len(failures) == 1 else f"[{', '.join(failures)}]")
+    return Filled(payload, min(renewals, default=None))
+
+
+async def _one(source: Mapping[str, Any], defaults: FileDefaults, sources: Sources) -> Filled:
+    if (config_map := source.get("configMap")) is not None:
+        return Filled(await sources.config_map(config_map, defaults))
+    if (secret := source.get("secret")) is not None:
+        return Filled(await sources.secret(secret, defaults))
+    if (downward := source.get("downwardAPI")) is not None:
+        return Filled(sources.downward(downward, defaults))
+    if (token := source.get("serviceAccountToken")) is not None:
+        return await _token(token, defaults, sources)
+    raise VolumeError(f"projected source {', '.join(source)} is not supported by this node")
+
+
+async def _token(source: Mapping[str, Any], defaults: FileDefaults, sources: Sources) -> Filled:
+    pod = sources.pod
+    audience = source.get("audience") or ""
+    life_s = int(source.get("expirationSeconds") or _TOKEN_LIFE_S)
+    try:
+        token = await sources.objects.service_account_token(
+            namespace_of(pod),
+            pod["spec"].get("serviceAccountName") or "default",
+            [audience] if audience else [],
+            life_s,
+            pod_name=name_of(pod),
+            pod_uid=uid_of(pod),
+        )
+    except VkError as exc:
+        raise VolumeError(f"failed to fetch token: {exc}") from exc
+    user = source.get("user")
+    if user is None:
+        user = common_user(pod) if defaults.user is None else defaults.user
+    private = user is not None or pod_security(pod).get("fsGroup") is not None
+    own = FileDefaults(_PRIVATE_MODE if private else defaults.mode, user)
+    file = make_file(source["path"], token.token.encode(), own)
+    return Filled({source["path"]: file}, _renew_at_ns(token.expires_at_ns, life_s))
+
+
+def _renew_at_ns(expires_at_ns: int, life_s: int) -> int:
+    """80 % of its life, a day at most (pkg/kubelet/token requiresRefresh)."""
+    issued_at_ns = expires_at_ns - life_s * 10**9
+    return issued_at_ns + min(life_s * 8 // 10, _MAX_TOKEN_AGE_S) * 10**9
+
+
+def _data(decode: Any, found: Mapping[str, Any] | None) -> dict[str, bytes]:
+    try:
+        data: dict[str, bytes] = decode(found or {})
+    except Invalid as exc:
+        raise VolumeError(str(exc)) from exc
+    return data

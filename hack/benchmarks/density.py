@@ -87,11 +87,8 @@ async def _bare_cpu_pct(bed: Bed) -> float:
 
 
 def _qemus() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["name"]):
-        if process.info["name"].startswith("qemu-system"):
-            found.append(process)
-    return found
+    every = psutil.process_iter(["name"])
+    return [process for process in every if process.info["name"].startswith("qemu-system")]
 
 
 def _cpu_seconds(bed: Bed) -> float:
@@ -111,7 +108,7 @@ def _private_mib(process: psutil.Process) -> float:
 
 
 def _translation_mib(process: psutil.Process) -> float:
-    """Return what is resident of the emulator's translation cache: its one writable, executable map."""
+    """Return what is resident of the emulator's translation cache, its one rwx mapping."""
     kib = 0
     counts = False
     with open(f"/proc/{process.pid}/smaps") as lines:  # noqa: PTH123

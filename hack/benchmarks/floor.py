@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from hack.benchmarks.bed import Bed
 from vk_provider.agent.hypervisor import GuestImage, Hypervisor, HypervisorSettings, Vm, VmSpec
+
+from hack.benchmarks.bed import Bed
 
 _SMALLEST_VCPUS = 1
 _SMALLEST_MIB = 512

@@ -15,7 +15,7 @@ _LINE = "x" * 99
 
 
 def exec_latency(runs: int) -> Figures:
-    """Measure `kubectl exec POD -- true`, and the same client's `get --raw /healthz` as the peer."""
+    """Measure `kubectl exec POD -- true` beside the same client's `get --raw /healthz`."""
     with test_bed() as bed:
         bed.create("shell")
         bed.wait_all_ready(["shell"])

@@ -29,7 +29,7 @@ class Kubectl:
         )
         if done.returncode != 0:
             raise SystemExit(
-                f"kubectl {' '.join(arguments)} failed: {done.stderr.strip() or done.stdout.strip()}"
+                f"kubectl {' '.join(arguments)} failed: {(done.stderr or done.stdout).strip()}"
             )
         return done.stdout
 

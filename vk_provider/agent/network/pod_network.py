@@ -1,0 +1,305 @@
+"""Attaches sandboxes to the network and detaches them: the order of things, and the records."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import orjson
+
+from vk_provider._pb.sandbox_pb2 import PodMetadata, PortMapping
+from vk_provider.agent.network import conflist as conflists
+from vk_provider.agent.network import host, namespace, tap
+from vk_provider.agent.network.attachment import (
+    Attachment,
+    Interface,
+    Record,
+    Records,
+    netns_name,
+    sandbox_id_of,
+)
+from vk_provider.agent.network.cni import INTERFACE, CniCall, CniPlugins
+from vk_provider.agent.network.conflist import Conflist
+from vk_provider.agent.network.result import addresses_of
+from vk_provider.agent.network.settings import NetworkSettings
+from vk_provider.common.errors import FailedPrecondition, Invalid, Unavailable, VkError
+from vk_provider.common.logging import get_logger
+
+_log = get_logger("agent.network")
+
+
+class PodNetwork:
+    """The network of all sandboxes of this host.
+
+    Use: `open`, then `set_pod_cidrs` when the node has been given some; remembered for the
+    next start. Calls for one sandbox run one after the other, those for several side by side.
+    """
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        self._settings = settings
+        self._plugins = CniPlugins(settings.cni_bin_dirs, settings.plugin_timeout_s)
+        self._records = Records(settings.state_dir / "attachments")
+        self._cidrs_file = settings.state_dir / "pod-cidrs.json"
+        self._cidrs: list[str] = []
+        self._built_in: Conflist | None = None
+        self._problem = ""
+        self._locks = _Locks()
+
+    async def open(self) -> None:
+        """Make the directories, take up the last run's pod CIDRs. Raises FailedPrecondition."""
+        try:
+            await asyncio.to_thread(self._open)
+        except OSError as exc:
+            raise FailedPrecondition(f"the network's directories cannot be made: {exc}") from exc
+        cidrs = await asyncio.to_thread(self._remembered_cidrs)
+        if cidrs:
+            try:
+                await self.set_pod_cidrs(cidrs)
+            except VkError as exc:  # told by `ready`; the node may bring better ones
+                _log.warning(
+                    "the pod CIDRs of the last run do not work", cidrs=cidrs, error=str(exc)
+                )
+
+    async def set_pod_cidrs(self, cidrs: Sequence[str]) -> None:
+        """Take the node's pod CIDRs (at most one of each family) for the built-in network.
+
+        Idempotent and quick when nothing changed. Raises Invalid, FailedPrecondition.
+        """
+        wanted = host.check_cidrs(cidrs)
+        if not wanted or (wanted == self._cidrs and self._built_in is not None):
+            return
+        self._cidrs, self._built_in = wanted, None
+        if self._configured() is None:
+            await self._prepare_built_in()
+        await asyncio.to_thread(self._cidrs_file.write_bytes, orjson.dumps(wanted))
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether pods can be attached, and a sentence that says how or why not."""
+        try:
+            chosen = self._configured()
+        except FailedPrecondition as exc:
+            return False, str(exc)
+        if chosen is None:
+            if self._problem:
+                return False, self._problem
+            if not self._cidrs:
+                return False, (
+                    f"there is no CNI configuration in {self._settings.cni_conf_dir}, and the "
+                    "built-in network waits for the node's pod CIDR"
+                )
+            chosen = self._built_in
+        missing = self._plugins.missing(chosen) if chosen else []
+        if chosen and missing:
+            places = ", ".join(map(str, self._settings.cni_bin_dirs))
+            return False, (
+                f"the network {chosen.name} ({chosen.source}) needs the CNI plugins "
+                f"{', '.join(missing)}, which are in none of {places}"
+            )
+        if chosen is None or chosen is self._built_in:
+            return True, f"built-in network on {', '.join(self._cidrs)}"
+        return True, f"CNI network {chosen.name} from {chosen.source}"
+
+    async def set_up(
+        self, sandbox_id: str, pod: PodMetadata, port_mappings: Sequence[PortMapping]
+    ) -> Attachment:
+        """Attach a sandbox. Idempotent: a second call opens the tap anew.
+
+        Raises Invalid, FailedPrecondition, Exhausted, Unavailable, DeadlineExceeded; after a
+        failure or a cancellation `tear_down` removes what was done.
+        """
+        name = netns_name(sandbox_id)
+        async with self._locks.of(sandbox_id):
+            record = await asyncio.to_thread(self._records.load, sandbox_id)
+            if record is not None:
+                if record.interface is not None and namespace.is_mounted(name):
+                    fd = await namespace.in_own_thread(partial(_enter_and_open, name), os.close)
+                    return _attachment(name, fd, record)
+                await self._detach(sandbox_id, record)  # half done, or the host was restarted
+            return await self._attach(sandbox_id, pod, port_mappings)
+
+    async def open_tap(self, sandbox_id: str) -> int:
+        """Open a sandbox's tap once more. Raises FailedPrecondition while it is in use."""
+        name = netns_name(sandbox_id)
+        try:
+            return await namespace.in_own_thread(partial(_enter_and_open, name), os.close)
+        except OSError as exc:
+            raise Unavailable(f"the tap of sandbox {sandbox_id} cannot be opened: {exc}") from exc
+
+    async def tear_down(
+        self,
+        sandbox_id: str,
+        pod: PodMetadata | None = None,
+        port_mappings: Sequence[PortMapping] = (),
+    ) -> None:
+        """Detach a sandbox, by its record: whatever was said at `set_up`. Idempotent.
+
+        A sandbox without a record has only its namespace removed. Raises as `set_up`; then
+        what is left is remembered, and the call may be repeated.
+        """
+        del pod, port_mappings  # the record knows what ADD was told, and DEL must be told the same
+        name = netns_name(sandbox_id)
+        async with self._locks.of(sandbox_id):
+            record = await asyncio.to_thread(self._records.load, sandbox_id)
+            if record is not None:
+                await self._detach(sandbox_id, record)
+            else:
+                await asyncio.to_thread(namespace.remove, name)
+
+    def list_sandbox_ids(self) -> set[str]:
+        """Return the sandboxes with a namespace or a record, whether somebody knows them or not."""
+        marked = {sandbox_id_of(name) for name in namespace.names()}
+        return {found for found in marked if found is not None} | self._records.sandbox_ids()
+
+    async def remove_host_setup(self) -> None:
+        """Remove the built-in network's bridge and table: nothing on this host needs them."""
+        await host.undo(self._settings.bridge)
+
+    async def _attach(
+        self, sandbox_id: str, pod: PodMetadata, port_mappings: Sequence[PortMapping]
+    ) -> Attachment:
+        chosen = await self._choose()
+        runtime = conflists.runtime_config(chosen, port_mappings)
+        if chosen is self._built_in and not port_mappings:
+            # portmap without ports changes nothing and costs a process.
+            chosen = replace(chosen, plugins=chosen.plugins[:1])
+        record = Record(chosen, runtime, _cni_args(sandbox_id, pod))
+        await asyncio.to_thread(self._records.save, sandbox_id, record)
+        name = netns_name(sandbox_id)
+        try:
+            await namespace.in_own_thread(partial(_create, name))
+            result = await self._plugins.add(chosen, runtime, _call(sandbox_id, record))
+            record = replace(record, result=result)
+            addresses = addresses_of(result, chosen.name)
+            fd, interface = await namespace.in_own_thread(
+                partial(_join, name, addresses), _close_tap
+            )
+        except OSError as exc:
+            raise Unavailable(f"sandbox {sandbox_id} got no network namespace: {exc}") from exc
+        try:
+            record = replace(record, interface=interface)
+            await asyncio.to_thread(self._records.save, sandbox_id, record)
+        except BaseException:
+            os.close(fd)
+            raise
+        return _attachment(name, fd, record)
+
+    async def _detach(self, sandbox_id: str, record: Record) -> None:
+        call = _call(sandbox_id, record)
+        await self._plugins.delete(record.conflist, record.runtime, call, record.result)
+        await asyncio.to_thread(namespace.remove, netns_name(sandbox_id))
+        await asyncio.to_thread(self._records.remove, sandbox_id)
+
+    async def _choose(self) -> Conflist:
+        chosen = self._configured()
+        if chosen is not None:
+            return chosen
+        if self._built_in is None and self._cidrs:
+            await self._prepare_built_in()  # the host's configuration was taken away
+        if self._built_in is None:
+            raise Unavailable(self.ready()[1])
+        return self._built_in
+
+    def _configured(self) -> Conflist | None:
+        return conflists.load(self._settings.cni_conf_dir)
+
+    async def _prepare_built_in(self) -> None:
+        settings = self._settings
+        try:
+            mtu = await host.prepare(
+                self._cidrs, settings.direct_cidrs, settings.bridge, settings.mtu
+            )
+        except VkError as exc:
+            self._problem = f"the built-in network cannot be set up: {exc}"
+            raise
+        self._problem = ""
+        ipam = settings.state_dir / "ipam"
+        self._built_in = conflists.built_in(self._cidrs, settings.bridge, mtu, ipam)
+
+    def _open(self) -> None:
+        self._settings.state_dir.mkdir(parents=True, exist_ok=True)
+        self._records.open()
+        namespace.prepare_directory()
+
+    def _remembered_cidrs(self) -> list[str]:
+        try:
+            value = orjson.loads(self._cidrs_file.read_bytes())
+        except FileNotFoundError:
+            return []
+        except orjson.JSONDecodeError:
+            _log.warning("damaged, left aside: the node says it anew", file=str(self._cidrs_file))
+            return []
+        return [str(cidr) for cidr in value] if isinstance(value, list) else []
+
+
+class _Locks:
+    """A lock for each sandbox that somebody is busy with."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._users: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def of(self, sandbox_id: str) -> AsyncIterator[None]:
+        self._users[sandbox_id] += 1
+        try:
+            async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
+                yield
+        finally:
+            self._users[sandbox_id] -= 1
+            if self._users[sandbox_id] == 0:
+                del self._users[sandbox_id], self._locks[sandbox_id]
+
+
+def _call(sandbox_id: str, record: Record) -> CniCall:
+    return CniCall(sandbox_id, str(namespace.DIRECTORY / netns_name(sandbox_id)), record.args)
+
+
+def _attachment(name: str, fd: int, record: Record) -> Attachment:
+    if record.interface is None:
+        raise Unavailable(f"the namespace {name} has not been joined yet")
+    return Attachment(name, fd, record.interface.to_proto(INTERFACE), record.interface.ips)
+
+
+def _cni_args(sandbox_id: str, pod: PodMetadata) -> str:
+    """Return CNI_ARGS as container runtimes on Kubernetes write it. Raises Invalid."""
+    values: dict[str, Any] = {
+        "K8S_POD_NAMESPACE": pod.namespace,
+        "K8S_POD_NAME": pod.name,
+        "K8S_POD_INFRA_CONTAINER_ID": sandbox_id,
+        "K8S_POD_UID": pod.uid,
+    }
+    for name, value in values.items():
+        if any(sign in value for sign in ";=\n\0"):
+            raise Invalid(f"the pod's {name} is {value!r}, which no CNI plugin could take")
+    return ";".join(["IgnoreUnknown=1", *(f"{name}={value}" for name, value in values.items())])
+
+
+def _create(name: str) -> None:
+    namespace.remove(name)  # one that was half made
+    namespace.create(name)
+    tap.prepare_namespace()
+
+
+def _enter_and_open(name: str) -> int:
+    namespace.enter(name)
+    return tap.open_tap()
+
+
+def _close_tap(joined: tuple[int, Interface]) -> None:
+    os.close(joined[0])
+
+
+def _join(name: str, addresses: list[str]) -> tuple[int, Interface]:
+    namespace.enter(name)
+    fd = tap.open_tap()
+    try:
+        return fd, tap.join(INTERFACE, addresses)
+    except BaseException:
+        os.close(fd)
+        raise

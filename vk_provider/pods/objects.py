@@ -17,8 +17,8 @@ class Token(Protocol):
         ...
 
     @property
-    def expires_at_ns(self) -> int:
-        """When it stops being valid, wall time."""
+    def refresh_at_ns(self) -> int:
+        """When to ask for the next one (80 % of its life, a day at most), wall time."""
         ...
 
 
@@ -39,8 +39,7 @@ class Objects(Protocol):
         service_account: str,
         audiences: Sequence[str],
         expiration_s: int,
-        pod_name: str,
-        pod_uid: str,
+        pod: Json,
     ) -> Token:
-        """Return a token bound to the pod, kept until about 80 % of its life."""
+        """Return a token bound to the pod, the same one until its `refresh_at_ns`."""
         ...

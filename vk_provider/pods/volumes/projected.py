@@ -10,7 +10,7 @@ from vk_provider.common.errors import Invalid, VkError
 from vk_provider.pods.errors import VolumeError
 from vk_provider.pods.lookups import Lookup, config_map_data, secret_data
 from vk_provider.pods.objects import Objects
-from vk_provider.pods.podspec import Pod, name_of, namespace_of, pod_security, uid_of
+from vk_provider.pods.podspec import Pod, namespace_of, pod_security
 from vk_provider.pods.volumes.files import (
     FileDefaults,
     Payload,
@@ -21,7 +21,6 @@ from vk_provider.pods.volumes.files import (
 )
 
 _TOKEN_LIFE_S = 3600
-_MAX_TOKEN_AGE_S = 24 * 3600
 _PRIVATE_MODE = 0o600
 
 
@@ -100,15 +99,13 @@ async def _one(source: Mapping[str, Any], defaults: FileDefaults, sources: Sourc
 async def _token(source: Mapping[str, Any], defaults: FileDefaults, sources: Sources) -> Filled:
     pod = sources.pod
     audience = source.get("audience") or ""
-    life_s = int(source.get("expirationSeconds") or _TOKEN_LIFE_S)
     try:
         token = await sources.objects.service_account_token(
             namespace_of(pod),
             pod["spec"].get("serviceAccountName") or "default",
             [audience] if audience else [],
-            life_s,
-            pod_name=name_of(pod),
-            pod_uid=uid_of(pod),
+            int(source.get("expirationSeconds") or _TOKEN_LIFE_S),
+            pod,
         )
     except VkError as exc:
         raise VolumeError(f"failed to fetch token: {exc}") from exc
@@ -118,13 +115,7 @@ async def _token(source: Mapping[str, Any], defaults: FileDefaults, sources: Sou
     private = user is not None or pod_security(pod).get("fsGroup") is not None
     own = FileDefaults(_PRIVATE_MODE if private else defaults.mode, user)
     file = make_file(source["path"], token.token.encode(), own)
-    return Filled({source["path"]: file}, _renew_at_ns(token.expires_at_ns, life_s))
-
-
-def _renew_at_ns(expires_at_ns: int, life_s: int) -> int:
-    """80 % of its life, a day at most (pkg/kubelet/token requiresRefresh)."""
-    issued_at_ns = expires_at_ns - life_s * 10**9
-    return issued_at_ns + min(life_s * 8 // 10, _MAX_TOKEN_AGE_S) * 10**9
+    return Filled({source["path"]: file}, token.refresh_at_ns)
 
 
 def _data(decode: Any, found: Mapping[str, Any] | None) -> dict[str, bytes]:

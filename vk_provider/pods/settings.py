@@ -17,3 +17,5 @@ class PodSettings:
     """The node's memory: the whole of which a request is a share in oomScoreAdj."""
     allowed_unsafe_sysctls: tuple[str, ...] = ()
     """Names, or prefixes that end in `*`, that pods may set besides the safe ones."""
+    runtime_classes: tuple[str, ...] = ("vk-provider",)
+    """RuntimeClasses that mean this node's microVMs; pods that name others are refused."""

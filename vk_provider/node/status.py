@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.common.quantity import parse_quantity
 from vk_provider.node.conditions import Condition, same_conditions
 from vk_provider.node.settings import KUBELET_VERSION, NodeSettings
 
@@ -107,7 +108,7 @@ def make_patch(
     for name, value in wanted.items():
         if name in {"capacity", "allocatable"}:
             held = there.get(name) or {}
-            differing = {k: v for k, v in value.items() if held.get(k) != v}
+            differing = {k: v for k, v in value.items() if not _same_amount(held.get(k), v)}
             # None says "remove it"; what is not there needs no removing.
             differing = {k: v for k, v in differing.items() if v is not None or k in held}
             if differing:
@@ -128,6 +129,13 @@ def make_patch(
         patch["metadata"] = {"labels": missing}
         is_change = True
     return patch, is_change
+
+
+def _same_amount(held: str | None, wanted: str | None) -> bool:
+    """Compare quantities by value: the server writes 8Gi for what we called 8388608Ki."""
+    if held is None or wanted is None:
+        return held == wanted
+    return parse_quantity(held) == parse_quantity(wanted)
 
 
 def _extended_allocatable(there: Mapping[str, Any]) -> dict[str, str | None]:

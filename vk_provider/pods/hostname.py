@@ -41,7 +41,7 @@ def pod_hostname(pod: Pod, settings: PodSettings) -> PodHostname:
     spec = pod["spec"]
     override = spec.get("hostnameOverride")
     if override is not None:
-        if len(override) > _SUBDOMAIN_LENGTH or not all(map(_is_label, override.split("."))):
+        if len(override) > _SUBDOMAIN_LENGTH or not all(map(_LABEL.fullmatch, override.split("."))):
             raise SandboxConfigError(
                 f'pod HostnameOverride "{override}" is not a valid DNS subdomain: '
                 "use lower-case letters, digits, '-' and '.'"

@@ -1,0 +1,182 @@
+"""Runs skopeo: the only one here that talks to registries."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+
+from vk_provider._pb.sandbox_pb2 import RegistryAuth
+from vk_provider.agent.images.references import Reference
+from vk_provider.agent.images.settings import ImageSettings
+from vk_provider.common.errors import (
+    Exhausted,
+    FailedPrecondition,
+    Invalid,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    VkError,
+)
+
+_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+_MAX_WORDS = 2000
+_PASSED_ON = re.compile(r"(?i)(https?|no|all)_proxy|SSL_CERT_(FILE|DIR)")
+_FATAL = re.compile(r'level=fatal msg="((?:[^"\\]|\\.)*)"')
+# What skopeo says before it comes to the point; the caller says it better.
+_PREAMBLE = re.compile(
+    r'^(?:(?:Error )?(?:parsing image name|initializing source) "?docker://\S+: )+'
+)
+_POLICY = Path("/etc/containers/policy.json")
+
+# The registry's words → the kind of error; the first that fits.
+_KINDS: tuple[tuple[re.Pattern[str], type[VkError]], ...] = (
+    (re.compile(r"no space left on device|disk quota exceeded"), Exhausted),
+    (re.compile(r"toomanyrequests|too many requests|\b429\b"), Unavailable),
+    (re.compile(r"manifest unknown|name unknown|repository name not known|not found"), NotFound),
+    (
+        re.compile(r"unauthorized|authentication required|invalid username/password|\b401\b"),
+        Unauthenticated,
+    ),
+    (re.compile(r"denied|forbidden|blocked|\b403\b|rejected by policy"), PermissionDenied),
+    (re.compile(r"invalid reference|unsupported manifest|unsupported schema"), Invalid),
+)
+
+
+class Skopeo:
+    """skopeo with the operator's settings."""
+
+    def __init__(self, settings: ImageSettings) -> None:
+        self._settings = settings
+
+    async def raw_manifest(self, name: str, auth: RegistryAuth | None, domain: str) -> bytes:
+        """Return the manifest that a registry has under a full name. Raises by kind."""
+        with self._login(auth, domain) as login:
+            options = ["--no-creds"] if login is None else ["--authfile", login]
+            arguments = ["inspect", "--raw", *options, f"docker://{name}"]
+            output = bytearray()
+            async for block in self._run(arguments, name, Path("/")):
+                output += block
+                if len(output) > _MAX_MANIFEST_BYTES:
+                    raise Invalid(f"the manifest of {name} is larger than 4 MiB")
+        return bytes(output)
+
+    async def copy(
+        self,
+        reference: Reference,
+        digest: str,
+        layout: Path,
+        auth: RegistryAuth | None,
+        on_step: Callable[[], None],
+    ) -> None:
+        """Fetch an image into a new OCI layout, tagged `image`. Raises by kind.
+
+        on_step is called whenever skopeo says that it came further.
+        """
+        name = reference.at(digest)
+        with self._login(auth, reference.domain) as login:
+            options = ["--src-no-creds"] if login is None else ["--src-authfile", login]
+            arguments = ["copy", "--remove-signatures", *options]
+            arguments += [f"docker://{name}", f"oci:{layout}:image"]
+            async for _ in self._run(arguments, name, layout.parent):
+                on_step()
+
+    async def _run(self, arguments: list[str], image: str, temporary: Path) -> AsyncIterator[bytes]:
+        """Yield what skopeo writes to its standard output; raise what it complains of."""
+        command = ["skopeo", "--override-os", "linux", "--override-arch", "amd64"]
+        command += ["--tmpdir", str(temporary)]
+        if not _POLICY.exists():
+            command.append("--insecure-policy")
+        if self._settings.registries_conf is not None:
+            command += ["--registries-conf", str(self._settings.registries_conf)]
+        environment = {
+            name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)
+        }
+        environment |= {"PATH": os.defpath + ":/usr/local/bin:/usr/sbin", "HOME": "/nonexistent"}
+        with tempfile.TemporaryFile() as complaints:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=complaints,
+                    env=environment,
+                )
+            except FileNotFoundError as exc:
+                raise FailedPrecondition(
+                    "images are fetched by skopeo, which is not installed (Debian: skopeo)"
+                ) from exc
+            try:
+                if process.stdout is not None:
+                    while block := await process.stdout.read(64 * 1024):
+                        yield block
+                code = await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+            if code != 0:
+                size = complaints.seek(0, os.SEEK_END)
+                complaints.seek(max(0, size - 64 * 1024))
+                raise explain(image, complaints.read().decode(errors="replace"), code)
+
+    @contextmanager
+    def _login(self, auth: RegistryAuth | None, domain: str) -> Iterator[str | None]:
+        """Write the credentials where skopeo reads them, for as long as it runs."""
+        content = auth_file(auth, domain)
+        if content is None:
+            yield None
+            return
+        directory = self._settings.secrets_dir
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd, path = tempfile.mkstemp(prefix="auth-", suffix=".json", dir=directory)  # 0600
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+            yield path
+        finally:
+            Path(path).unlink(missing_ok=True)
+
+
+def auth_file(auth: RegistryAuth | None, domain: str) -> bytes | None:
+    """Return containers-auth.json(5) for one registry; None for anonymous access.
+
+    Raises Invalid for credentials that skopeo could only be given on its command line.
+    """
+    if auth is None or not (
+        auth.username or auth.password or auth.identity_token or auth.registry_token
+    ):
+        return None
+    if auth.registry_token:
+        raise Invalid(
+            f"the pull secret for {domain} holds a registry token, which is not supported: "
+            "use a user name and password, or an identity token"
+        )
+    pair = base64.b64encode(f"{auth.username}:{auth.password}".encode()).decode()
+    entry = {"auth": pair}
+    if auth.identity_token:
+        entry["identitytoken"] = auth.identity_token
+    return orjson.dumps({"auths": {domain: entry}})
+
+
+def explain(image: str, complaint: str, code: int) -> VkError:
+    """Return the error for skopeo's failure, of the kind that its words tell."""
+    fatal = _FATAL.findall(complaint)
+    words = fatal[-1].replace('\\"', '"') if fatal else complaint.strip()
+    words = (
+        _PREAMBLE.sub("", words)[-_MAX_WORDS:] or f"skopeo ended with code {code} and said nothing"
+    )
+    lowered = words.lower()
+    for pattern, kind in _KINDS:
+        if pattern.search(lowered):
+            return kind(f"failed to pull image {image!r}: {words}")
+    return Unavailable(f"failed to pull image {image!r}: {words}")

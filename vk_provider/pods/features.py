@@ -29,17 +29,19 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Can't be honoured. `unless`: values that ask for nothing; `reason`: of the rejection."""
+    """Can't be honoured. `unless`: values that ask for nothing, `asks`: the only ones that ask
+    for something; `reason`: of the rejection.
+    """
 
     hint: str
     unless: tuple[Any, ...] = ()
+    asks: tuple[Any, ...] = ()
     reason: str = "PodFeatureUnsupported"
 
 
 Rule = Honoured | Elsewhere | Refused
 Table = Mapping[str, Rule]
 
-_UNSET: tuple[Any, ...] = (None, False, "", 0, [], {})
 _YES = Honoured()
 _SCHEDULER = Elsewhere("the scheduler")
 _API_SERVER = Elsewhere("the API server")
@@ -102,7 +104,7 @@ TABLES: Mapping[str, Table] = {
         "hostNetwork": Refused(_OWN_NETWORK),
         "hostPID": Refused(_OWN_KERNEL),
         "hostIPC": Refused(_OWN_KERNEL),
-        "hostUsers": Refused(f"{_OWN_KERNEL}; leave hostUsers out", unless=(True,)),
+        "hostUsers": Refused(f"{_OWN_KERNEL}; leave hostUsers out", asks=(False,)),
         "resourceClaims": Refused(_NO_DEVICES),
         "serviceAccount": Elsewhere("serviceAccountName, of which it is the old name"),
         "automountServiceAccountToken": _API_SERVER,
@@ -236,20 +238,28 @@ def unsupported_fields(pod: Pod) -> Iterator[Unsupported]:
 def _walk(table: str, value: Mapping[str, Any], path: str) -> Iterator[Unsupported]:
     rules = TABLES[table]
     for name, inner in value.items():
-        if inner in _UNSET and not (inner == {} and table == "Volume"):
+        rule = rules.get(name)
+        asks = isinstance(rule, Refused) and inner in rule.asks
+        if not asks and _is_unset(inner, in_volume=table == "Volume"):
             continue
         where = f"{path}.{name}"
-        match rules.get(name):
+        match rule:
             case Honoured(of) if of:
                 yield from _walk_each(of, inner, where)
             case Honoured() | Elsewhere():
                 pass
-            case Refused(hint, unless, reason):
-                if inner not in unless:
-                    yield Unsupported(where, inner, hint, reason)
+            case Refused():
+                if asks or (not rule.asks and inner not in rule.unless):
+                    yield Unsupported(where, inner, rule.hint, rule.reason)
             case None:
                 hint = "it is newer than this node; remove it or upgrade vk-provider"
                 yield Unsupported(where, inner, hint, "PodFeatureUnsupported")
+
+
+def _is_unset(value: Any, *, in_volume: bool) -> bool:
+    if value == {}:
+        return not in_volume  # there an empty object is a source with defaults
+    return value is None or value is False or value in ("", [])
 
 
 def _walk_each(table: str, value: Any, path: str) -> Iterator[Unsupported]:

@@ -16,7 +16,8 @@ from vk_provider.pods.status.phase import get_phase, is_terminal
 from vk_provider.pods.status.times import to_api
 
 PodStatus = dict[str, Any]
-_FOREIGN = ("nominatedNodeName", "resourceClaimStatuses", "extendedResourceClaimStatus", "qosClass")
+FOREIGN = ("nominatedNodeName", "resourceClaimStatuses", "extendedResourceClaimStatus", "qosClass")
+"""What others own in a status, and is only carried along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class StatusInput:
 def make_status(given: StatusInput) -> PodStatus:
     """Return the status to show."""
     pod, old, state = given.facts.pod, given.old, given.facts.state
-    status: PodStatus = {key: old[key] for key in _FOREIGN if key in old}
+    status: PodStatus = {key: old[key] for key in FOREIGN if key in old}
     _container_statuses(given, status)
     both = [*status.get("initContainerStatuses", ()), *status["containerStatuses"]]
     started = {c.name for c in state.active}
@@ -112,11 +113,16 @@ def make_terminated_status(given: StatusInput) -> PodStatus:
     return status
 
 
-def make_rejected_status(old: Mapping[str, Any], verdict: Verdict) -> PodStatus:
+def make_rejected_status(old: Mapping[str, Any], verdict: Verdict, now_ns: int) -> PodStatus:
     """Return the status of a pod that this node refuses (kubelet rejectPod)."""
-    kept = {key: old[key] for key in (*_FOREIGN, "conditions", "startTime") if key in old}
-    message = f"Pod was rejected: {verdict.message}"
-    return {**kept, "phase": "Failed", "reason": verdict.reason, "message": message}
+    kept = {key: old[key] for key in (*FOREIGN, "conditions") if key in old}
+    return {
+        **kept,
+        "phase": "Failed",
+        "reason": verdict.reason,
+        "message": f"Pod was rejected: {verdict.message}",
+        "startTime": old.get("startTime") or to_api(now_ns),
+    }
 
 
 def _container_statuses(given: StatusInput, status: PodStatus) -> None:

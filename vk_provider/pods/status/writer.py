@@ -73,7 +73,7 @@ class StatusWriter:
                 body={"gracePeriodSeconds": 0, "preconditions": {"uid": self._uid}},
             )
         except (NotFound, Conflict):
-            self._leave()
+            self.leave()
 
     async def run(self) -> None:
         """Write until cancelled, or until the pod is gone."""
@@ -99,7 +99,7 @@ class StatusWriter:
         try:
             answer = await self._api.patch(f"{self._path}/status", patch, kind="strategic")
         except (NotFound, Conflict):
-            self._leave()
+            self.leave()
             return
         except Invalid as exc:
             # Not ours to repeat: the same patch is refused for ever. The next change may pass.
@@ -123,7 +123,8 @@ class StatusWriter:
         else:
             self._settled.set()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Take note that the object is gone: there is nothing to write any more."""
         self.gone = True
         self._settled.set()
         self._news.set()

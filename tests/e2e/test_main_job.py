@@ -208,7 +208,8 @@ def test_service_account_token_speaks_to_the_api_server(namespace: Namespace) ->
         "r=u.Request(f'https://{h}:{p}/apis/authentication.k8s.io/v1/selfsubjectreviews',"
         "data=json.dumps({'apiVersion':'authentication.k8s.io/v1',"
         "'kind':'SelfSubjectReview'}).encode(),"
-        "headers={'Authorization':'Bearer '+open(d+'token').read(),'Content-Type':'application/json'});"
+        "headers={'Authorization':'Bearer '+open(d+'token').read(),"
+        "'Content-Type':'application/json'});"
         "print(json.load(u.urlopen(r,context=ssl.create_default_context(cafile=d+'ca.crt'),timeout=60))"
         "['status']['userInfo']['username'],open(d+'namespace').read())"
     )

@@ -1,0 +1,93 @@
+"""Node, agent, VMs and the API server end at any moment; pods do not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from hack.devcluster.processes import running
+from tests.e2e.churn import Churn
+from tests.e2e.conftest import Cluster, Namespace
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.timeout(900 + 60 * int(os.environ.get("VK_CHURN_MINUTES", "5")))
+def test_churn_loses_and_leaks_nothing(cluster: Cluster, namespace: Namespace) -> None:
+    minutes = int(os.environ.get("VK_CHURN_MINUTES", "5"))
+    churn = Churn(cluster, namespace, seed=int(os.environ.get("VK_CHURN_SEED", "1")))
+    churn.go(minutes * 60, kill_each_s=15)
+    churn.settle()
+    churn.check_pods()
+    churn.check_host()
+    numbers = churn.check_logs()
+    print(f"churn: {churn.tally}, {numbers} numbers counted")
+
+
+def test_a_killed_vm_is_reported_and_its_pod_restarted(
+    cluster: Cluster, namespace: Namespace
+) -> None:
+    namespace.pod("victim", "echo alive; exec sleep 100000")
+    _until_true(lambda: "alive" in namespace.logs("victim"))
+    os.kill(_qemu_of(cluster, namespace, "victim"), signal.SIGKILL)
+    _until_true(lambda: _restarts(namespace, "victim") == 1)
+    namespace.wait("pod/victim", "condition=Ready")
+    status = namespace.json("get", "pod", "victim")["status"]["containerStatuses"][0]
+    assert status["lastState"]["terminated"]["exitCode"] == 137
+    assert namespace.logs("victim", "--previous") == "alive\n"
+
+
+def test_a_pod_deleted_while_the_node_is_away_is_gone_when_it_returns(
+    cluster: Cluster, namespace: Namespace
+) -> None:
+    namespace.pod("goner", "exec sleep 100000")
+    namespace.pod("stayer", "exec sleep 100000")
+    node = running(cluster.settings, "node")
+    assert node is not None
+    os.kill(node.pid, signal.SIGKILL)
+    os.waitpid(node.pid, 0)
+    namespace.kubectl("delete", "pod", "goner", "--wait=false", "--force", "--grace-period=0")
+    cluster.start_node()
+    _until_true(lambda: _machines_of(cluster, namespace) == {"stayer"})
+    assert _restarts(namespace, "stayer") == 0
+
+
+def _qemu_of(cluster: Cluster, namespace: Namespace, pod: str) -> int:
+    uid = namespace.json("get", "pod", pod)["metadata"]["uid"]
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (directory / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"qemu-system" in words and _sandbox_id(uid).encode() in words:
+            return int(directory.name)
+    raise AssertionError(f"no QEMU for pod {pod}")
+
+
+def _sandbox_id(uid: str, attempt: int = 0) -> str:
+    from vk_provider.runtime.ids import sandbox_id
+
+    return sandbox_id(uid, attempt)
+
+
+def _machines_of(cluster: Cluster, namespace: Namespace) -> set[str]:
+    directory = cluster.settings.log_directory
+    mine = [d.name for d in directory.iterdir() if d.name.startswith(f"{namespace.name}_")]
+    return {name.split("_")[1] for name in mine}
+
+
+def _restarts(namespace: Namespace, pod: str) -> int:
+    statuses = namespace.json("get", "pod", pod)["status"].get("containerStatuses", [])
+    return int(statuses[0]["restartCount"]) if statuses else 0
+
+
+def _until_true(condition: object, timeout_s: float = 90) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true in time"
+        time.sleep(0.3)

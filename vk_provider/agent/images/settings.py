@@ -8,13 +8,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """secrets_dir: a directory on a tmpfs; credentials are there (0600) while skopeo runs.
-
-    registries_conf: mirrors, blocked and insecure registries (containers-registries.conf(5),
+    """registries_conf: mirrors, blocked and insecure registries (containers-registries.conf(5),
         version 2); None: the host's own (/etc/containers/registries.conf), if there is one.
     parallel_pulls: how many images are fetched at once; others wait for their turn.
     """
 
-    secrets_dir: Path
     registries_conf: Path | None = None
     parallel_pulls: int = 5

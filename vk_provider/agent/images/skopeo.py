@@ -59,11 +59,11 @@ class Skopeo:
 
     async def raw_manifest(self, name: str, auth: RegistryAuth | None, domain: str) -> bytes:
         """Return the manifest that a registry has under a full name. Raises by kind."""
-        with self._login(auth, domain) as login:
-            options = ["--no-creds"] if login is None else ["--authfile", login]
+        with _login(auth, domain) as login:
+            options = ["--no-creds"] if login is None else ["--authfile", _path_of(login)]
             arguments = ["inspect", "--raw", *options, f"docker://{name}"]
             output = bytearray()
-            async for block in self._run(arguments, name, Path("/")):
+            async for block in self._run(arguments, name, login, Path("/")):
                 output += block
                 if len(output) > _MAX_MANIFEST_BYTES:
                     raise Invalid(f"the manifest of {name} is larger than 4 MiB")
@@ -82,14 +82,18 @@ class Skopeo:
         on_step is called whenever skopeo says that it came further.
         """
         name = reference.at(digest)
-        with self._login(auth, reference.domain) as login:
-            options = ["--src-no-creds"] if login is None else ["--src-authfile", login]
+        with _login(auth, reference.domain) as login:
+            options = ["--src-no-creds"]
+            if login is not None:
+                options = ["--src-authfile", _path_of(login)]
             arguments = ["copy", "--remove-signatures", *options]
             arguments += [f"docker://{name}", f"oci:{layout}:image"]
-            async for _ in self._run(arguments, name, layout.parent):
+            async for _ in self._run(arguments, name, login, layout.parent):
                 on_step()
 
-    async def _run(self, arguments: list[str], image: str, temporary: Path) -> AsyncIterator[bytes]:
+    async def _run(
+        self, arguments: list[str], image: str, login: int | None, temporary: Path
+    ) -> AsyncIterator[bytes]:
         """Yield what skopeo writes to its standard output; raise what it complains of."""
         command = ["skopeo", "--override-os", "linux", "--override-arch", "amd64"]
         command += ["--tmpdir", str(temporary)]
@@ -110,6 +114,7 @@ class Skopeo:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=complaints,
                     env=environment,
+                    pass_fds=() if login is None else (login,),
                 )
             except FileNotFoundError as exc:
                 raise FailedPrecondition(
@@ -129,22 +134,25 @@ class Skopeo:
                 complaints.seek(max(0, size - 64 * 1024))
                 raise explain(image, complaints.read().decode(errors="replace"), code)
 
-    @contextmanager
-    def _login(self, auth: RegistryAuth | None, domain: str) -> Iterator[str | None]:
-        """Write the credentials where skopeo reads them, for as long as it runs."""
-        content = auth_file(auth, domain)
-        if content is None:
-            yield None
-            return
-        directory = self._settings.secrets_dir
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd, path = tempfile.mkstemp(prefix="auth-", suffix=".json", dir=directory)  # 0600
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-            yield path
-        finally:
-            Path(path).unlink(missing_ok=True)
+
+def _path_of(fd: int) -> str:
+    """Name a descriptor for a program that inherits it."""
+    return f"/proc/self/fd/{fd}"
+
+
+@contextmanager
+def _login(auth: RegistryAuth | None, domain: str) -> Iterator[int | None]:
+    """Write credentials where skopeo can read them and nobody else: into memory without a name."""
+    content = auth_file(auth, domain)
+    if content is None:
+        yield None
+        return
+    fd = os.memfd_create("registry-auth", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, content)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def auth_file(auth: RegistryAuth | None, domain: str) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -134,7 +134,13 @@ class FakeApi:
     # ---- recorder, objects, node ----
 
     def event(
-        self, obj: Any, type: Any, reason: str, message: str, *, field_path: str = ""
+        self,
+        obj: Any,
+        type: Any,  # noqa: A002 - the name in the API
+        reason: str,
+        message: str,
+        *,
+        field_path: str = "",
     ) -> None:
         self.events.append(RecordedEvent(type, reason, message, field_path))
 
@@ -147,7 +153,7 @@ class FakeApi:
     async def service_account_token(self, *args: Any) -> Any:
         raise NotFound("no tokens here")
 
-    async def services(self, namespace: str) -> list[Json]:
+    async def services(self, namespace: str) -> Sequence[Json]:
         return []
 
     def register_pod(self, pod: Mapping[str, Any]) -> None:

@@ -8,13 +8,14 @@ import itertools
 
 
 class FakeClock:
-    """Implements vk_provider.common.clock.Clock; `advance` wakes sleepers in order of their time."""
+    """A vk_provider.common.clock.Clock; `advance` wakes sleepers in order of their time."""
 
     def __init__(self, start_ns: int = 1_700_000_000_000_000_000) -> None:
         self._start_ns = start_ns
         self._elapsed = 0.0
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._slept = asyncio.Event()
 
     def now_ns(self) -> int:
         return self._start_ns + round(self._elapsed * 1e9)
@@ -25,7 +26,15 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self._elapsed + seconds, next(self._order), future))
+        self._slept.set()
         await future
+
+    async def wait_for_sleeper(self) -> None:
+        """Return once somebody sleeps, however much real work comes before."""
+        self._sleepers = [s for s in self._sleepers if not s[2].done()]
+        while not self._sleepers:
+            self._slept.clear()
+            await self._slept.wait()
 
     async def advance(self, seconds: float) -> None:
         """Move time on, letting every sleeper due run (and sleep again) on the way."""

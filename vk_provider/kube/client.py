@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from vk_provider.kube.connection import (
     kubeconfig_opener,
 )
 from vk_provider.kube.errors import ApiError, ApiInternal, Gone, from_status
+from vk_provider.kube.kubeconfig import Kubeconfig, read_kubeconfig
 
 Object = dict[str, Any]
 Params = Mapping[str, str | int | bool]
@@ -74,7 +75,16 @@ class KubeClient:
         Raises Invalid when the file can't be used; the server is not asked yet. The caller owns
         the client and closes it.
         """
-        client = cls(kubeconfig_opener(path), user_agent=user_agent, clock=clock)
+        return await cls.from_config(
+            lambda: read_kubeconfig(path), user_agent=user_agent, clock=clock
+        )
+
+    @classmethod
+    async def from_config(
+        cls, load: Callable[[], Kubeconfig], *, user_agent: str, clock: Clock | None = None
+    ) -> KubeClient:
+        """As `from_kubeconfig`, of what `load` returns; it is called again after a change."""
+        client = cls(kubeconfig_opener(load), user_agent=user_agent, clock=clock)
         await client._current()
         return client
 

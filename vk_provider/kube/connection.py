@@ -17,7 +17,7 @@ from kubernetes_asyncio.config import (
 )
 
 from vk_provider.common.errors import Invalid, Unauthenticated
-from vk_provider.kube.kubeconfig import read_kubeconfig
+from vk_provider.kube.kubeconfig import Kubeconfig
 
 Opener = Callable[[], Coroutine[Any, Any, "Connection"]]
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -86,11 +86,11 @@ class Connection:
         await self._api_client.close()
 
 
-def kubeconfig_opener(path: str | Path) -> Opener:
-    """Return how to open a connection with the current context of a kubeconfig file."""
+def kubeconfig_opener(load: Callable[[], Kubeconfig]) -> Opener:
+    """Return how to open a connection with what `load` reads, each time anew."""
 
     async def connect() -> Connection:
-        config = read_kubeconfig(path)
+        config = load()
         configuration = Configuration()
         try:
             with config.with_files() as document:

@@ -115,6 +115,26 @@ def read_kubeconfig(path: str | Path) -> Kubeconfig:
     )
 
 
+def token_config(server: str, authority: Path, token_file: Path) -> Kubeconfig:
+    """Return the same for a server, its authority's certificate and a token, each in a file."""
+    for file in (authority, token_file):
+        if not file.is_file():
+            raise Invalid(f"{file} is no file; it is needed to reach {server}")
+    cluster = {"server": server, "certificate-authority": str(authority.absolute())}
+    return Kubeconfig(
+        token_file,
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "token",
+            "contexts": [{"name": "token", "context": {"cluster": "token", "user": "token"}}],
+            "clusters": [{"name": "token", "cluster": cluster}],
+            "users": [{"name": "token", "user": {"tokenFile": str(token_file.absolute())}}],
+        },
+        (authority.absolute(), token_file.absolute()),
+    )
+
+
 def _named(
     path: Path, document: dict[str, Any], section: str, name: Any, key: str
 ) -> dict[str, Any]:

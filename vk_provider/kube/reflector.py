@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from vk_provider.common.clock import Clock
@@ -36,12 +37,6 @@ class ReflectorHandler(Protocol):
         ...
 
 
-class FailureHandler(Protocol):
-    """Told why the picture can't be refreshed, each time; the reflector goes on trying."""
-
-    def __call__(self, error: VkError) -> None: ...
-
-
 class Reflector:
     """Lists, then watches, for as long as it runs.
 
@@ -57,9 +52,12 @@ class Reflector:
         handler: ReflectorHandler,
         clock: Clock,
         *,
-        on_failure: FailureHandler | None = None,
+        on_failure: Callable[[VkError], None] | None = None,
     ) -> None:
-        """`path` is a collection such as /api/v1/pods, `params` its selectors."""
+        """`path` is a collection such as /api/v1/pods, `params` its selectors.
+
+        `on_failure` is told each time why the picture can't be refreshed.
+        """
         self._client = client
         self._path = path
         self._params = dict(params or {})

@@ -52,7 +52,7 @@ class NodeController:
         *,
         on_change: Callable[[], None] | None = None,
     ) -> None:
-        """`on_change` is called when `node` or `host` is another than before."""
+        """`on_change` is called when `node()` or `host` is another than before."""
         self._client = client
         self._runtime = runtime
         self._recorder = recorder
@@ -73,9 +73,8 @@ class NodeController:
         self._host_known = asyncio.Event()
         self._lease = LeaseKeeper(client, settings, clock, self._uid)
 
-    @property
     def node(self) -> Node | None:
-        """The Node as last seen; None while it does not exist."""
+        """Return the Node as last seen; None while it does not exist."""
         return self._node
 
     @property

@@ -74,6 +74,7 @@ async def _http(request: HttpRequest, timeout_s: float | None) -> None:
         await send(request, timeout_s)
     except aiohttp.ClientConnectorSSLError:
         # Hooks that say HTTPS to a plain port worked once, and are still kept working.
-        plain = HttpRequest(request.url.with_scheme("http"), request.headers.copy())
+        url = request.url.with_scheme("http").with_port(request.url.port)
+        plain = HttpRequest(str(url), url, request.headers.copy())
         plain.headers.pop("Authorization", None)
         await send(plain, timeout_s)

@@ -25,8 +25,9 @@ Purpose = Literal["probe", "lifecycle"]
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A GET as an httpGet action describes it."""
+    """A GET as an httpGet action describes it; `text` is its URL as events show it."""
 
+    text: str
     url: URL
     headers: CIMultiDict[str]
 
@@ -45,22 +46,21 @@ def make_request(
     """Return the request; raises CheckError for a port that is not there."""
     port = resolve_port(action.get("port"), container)
     scheme = str(action.get("scheme") or "HTTP").lower()
-    return HttpRequest(
-        _url(scheme, host_port(action.get("host") or pod_ip, port), action.get("path") or "/"),
-        _headers(action.get("httpHeaders") or (), purpose),
-    )
+    authority = host_port(action.get("host") or pod_ip, port)
+    text = f"{scheme}://{authority}{_target(action.get('path') or '/')}"
+    plain = text.isascii() and text.isprintable() and " " not in text
+    headers = _headers(action.get("httpHeaders") or (), purpose)
+    return HttpRequest(text, URL(text, encoded=plain), headers)
 
 
-def _url(scheme: str, authority: str, path: str) -> URL:
+def _target(path: str) -> str:
+    """Return path and query of what the pod calls a path, which may be a whole URL."""
     try:
         parts = urlsplit(path)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
     except ValueError:
         target = path
-    if not target.startswith("/"):
-        target = f"/{target}"
-    plain = target.isascii() and target.isprintable() and " " not in target
-    return URL(f"{scheme}://{authority}{target}", encoded=plain)
+    return target if target.startswith("/") else f"/{target}"
 
 
 def _headers(entries: Sequence[Mapping[str, str]], purpose: Purpose) -> CIMultiDict[str]:
@@ -125,9 +125,9 @@ async def check_http(
         response = await send(request, timeout_s)
     except TimeoutError:
         reason = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-        return Answer(False, f'Get "{request.url}": {reason}')
+        return Answer(False, f'Get "{request.text}": {reason}')
     except (aiohttp.ClientError, OSError, ValueError) as exc:
-        return Answer(False, f'Get "{request.url}": {exc}')
+        return Answer(False, f'Get "{request.text}": {exc}')
     if not 200 <= response.status < 400:  # the body may hold secrets and is not shown
         return Answer(False, f"HTTP probe failed with statuscode: {response.status}")
     if response.status >= 300:

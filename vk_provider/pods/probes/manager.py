@@ -227,7 +227,8 @@ class ProbeManager:
 
     async def _work(self, probed: _Probed, spec: ProbeSpec) -> None:
         """Probe each period until the run's fate is decided or the task is cancelled."""
-        await self._clock.sleep(self._first_wait_s(probed, spec))
+        if (wait_s := self._first_wait_s(probed, spec)) > 0:
+            await self._clock.sleep(wait_s)
         tally = Tally(spec)
         while True:
             due = self._clock.monotonic() + spec.period_s

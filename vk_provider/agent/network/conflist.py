@@ -18,6 +18,7 @@ from vk_provider.common.errors import FailedPrecondition, Invalid
 
 _MAX_BYTES = 1024 * 1024
 _VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+BUILT_IN = "built-in"
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
@@ -36,6 +37,10 @@ class Conflist:
             "cniVersion": self.cni_version,
             "plugins": list(self.plugins),
         }
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.source == BUILT_IN
 
     @property
     def capabilities(self) -> set[str]:
@@ -99,7 +104,10 @@ def parse(data: bytes, source: str) -> Conflist:
 
 
 def built_in(cidrs: Sequence[str], bridge: str, mtu: int, data_dir: Path) -> Conflist:
-    """Return the configuration for hosts without one: bridge, host-local, portmap."""
+    """Return the configuration for hosts without one: bridge and host-local.
+
+    Host ports are the table's business (firewall.py): portmap would leave iptables chains behind.
+    """
     ranges, routes = [], []
     for cidr in cidrs:
         network = ipaddress.ip_network(cidr)
@@ -118,8 +126,7 @@ def built_in(cidrs: Sequence[str], bridge: str, mtu: int, data_dir: Path) -> Con
             "routes": routes,
         },
     }
-    portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
-    return Conflist("vk-provider", "1.0.0", (bridge_plugin, portmap), "built-in")
+    return Conflist("vk-provider", "1.0.0", (bridge_plugin,), BUILT_IN)
 
 
 def runtime_config(conflist: Conflist, mappings: Sequence[PortMapping]) -> dict[str, Any]:
@@ -130,7 +137,7 @@ def runtime_config(conflist: Conflist, mappings: Sequence[PortMapping]) -> dict[
     """
     if not mappings:
         return {}
-    if "portMappings" not in conflist.capabilities:
+    if not conflist.is_built_in and "portMappings" not in conflist.capabilities:
         raise FailedPrecondition(
             f"the pod asks for a host port, and no plugin of the CNI configuration "
             f"{conflist.source} offers portMappings: add portmap to it, or leave hostPort out"

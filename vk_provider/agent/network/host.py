@@ -1,4 +1,4 @@
-"""The host's share of the built-in network: the bridge, forwarding, masquerade.
+"""The host's share of the built-in network: the bridge, forwarding, the table of rules.
 
 Where the operator brings a CNI configuration, all this is that configuration's business.
 Everything made here is named in `undo`.
@@ -15,10 +15,10 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from vk_provider.agent.network import firewall
 from vk_provider.common.errors import FailedPrecondition, Invalid
 from vk_provider.common.logging import get_logger
 
-NFT_TABLE = "vk_provider"
 _BRIDGE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _DEFAULT_MTU = 1500
 _SYSCTL = Path("/proc/sys/net")
@@ -56,35 +56,6 @@ def bridge_mac(cidr: str) -> str:
     return "0a:58:" + ":".join(f"{byte:02x}" for byte in first.packed[-4:])
 
 
-def nft_rules(cidrs: Sequence[str], direct: Sequence[str], bridge: str) -> str:
-    """Return the script that makes the table, or replaces it in one step.
-
-    Pods appear with the host's address wherever nobody knows the way back to them. Traffic
-    to the host itself and between pods is never changed.
-    """
-    rules = []
-    for family, version in (("ip", 4), ("ip6", 6)):
-        pods = _of_version(cidrs, version)
-        if pods:
-            near = ", ".join(dict.fromkeys([*pods, *_of_version(direct, version)]))
-            multicast = "224.0.0.0/4" if version == 4 else "ff00::/8"
-            rules.append(
-                f"{family} saddr {{ {', '.join(pods)} }} "
-                f"{family} daddr != {{ {near}, {multicast} }} "
-                f'oifname != {{ "{bridge}", "lo" }} masquerade'
-            )
-    body = "\n    ".join(rules)
-    return f"""table inet {NFT_TABLE} {{}}
-delete table inet {NFT_TABLE}
-table inet {NFT_TABLE} {{
-  chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    {body}
-  }}
-}}
-"""
-
-
 async def prepare(cidrs: Sequence[str], direct: Sequence[str], bridge: str, mtu: int) -> int:
     """Set the host up for the built-in network; return the MTU. Idempotent.
 
@@ -93,14 +64,14 @@ async def prepare(cidrs: Sequence[str], direct: Sequence[str], bridge: str, mtu:
     if not _BRIDGE_NAME.fullmatch(bridge):
         raise Invalid(f"{bridge!r} cannot be a bridge's name: at most 15 letters, digits, . _ -")
     mtu = await asyncio.to_thread(_prepare_links, cidrs, bridge, mtu)
-    await asyncio.to_thread(_prepare_sysctls, cidrs)
-    await _nft(nft_rules(cidrs, check_direct(direct), bridge))
+    await asyncio.to_thread(_prepare_sysctls, cidrs, bridge)
+    await firewall.apply(firewall.rules(cidrs, check_direct(direct), bridge))
     return mtu
 
 
 async def undo(bridge: str) -> None:
     """Remove the table and the bridge. For a host that is given back. May be repeated."""
-    await _nft(f"table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\n")
+    await firewall.apply(firewall.remove())
     await asyncio.to_thread(_remove_bridge, bridge)
 
 
@@ -152,9 +123,10 @@ def _remove_bridge(bridge: str) -> None:
             netlink.link("del", index=index)
 
 
-def _prepare_sysctls(cidrs: Sequence[str]) -> None:
+def _prepare_sysctls(cidrs: Sequence[str], bridge: str) -> None:
     if _of_version(cidrs, 4):
         _switch_on("ipv4/ip_forward", "pods reach nothing beyond the host without it")
+        _switch_on(f"ipv4/conf/{bridge}/route_localnet", "host ports on the host's loopback")
     if _of_version(cidrs, 6):
         _switch_on("ipv6/conf/all/forwarding", "pods reach nothing beyond the host without it")
     # A Service's answer between two pods of one bridge must pass the host's connection
@@ -177,23 +149,3 @@ def _switch_on(name: str, reason: str) -> None:
             _log.info("switched on", sysctl="net." + name.replace("/", "."), reason=reason)
     except OSError as exc:
         raise FailedPrecondition(f"{path} could not be set to 1 ({exc}): {reason}") from exc
-
-
-async def _nft(script: str) -> None:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "nft",
-            "-f",
-            "-",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-    except FileNotFoundError as exc:
-        raise FailedPrecondition(
-            "the built-in network needs nft; install it (Debian: nftables)"
-        ) from exc
-    _, complaint = await process.communicate(script.encode())
-    if process.returncode != 0:
-        words = complaint.decode(errors="replace").strip()[:1000]
-        raise FailedPrecondition(f"nft refused the table {NFT_TABLE}: {words}")

@@ -15,7 +15,7 @@ import orjson
 
 from vk_provider._pb.sandbox_pb2 import PodMetadata, PortMapping
 from vk_provider.agent.network import conflist as conflists
-from vk_provider.agent.network import host, namespace, tap
+from vk_provider.agent.network import firewall, host, namespace, tap
 from vk_provider.agent.network.attachment import (
     Attachment,
     Interface,
@@ -165,9 +165,6 @@ class PodNetwork:
     ) -> Attachment:
         chosen = await self._choose()
         runtime = conflists.runtime_config(chosen, port_mappings)
-        if chosen is self._built_in and not port_mappings:
-            # portmap without ports changes nothing and costs a process.
-            chosen = replace(chosen, plugins=chosen.plugins[:1])
         record = Record(chosen, runtime, _cni_args(sandbox_id, pod))
         await asyncio.to_thread(self._records.save, sandbox_id, record)
         name = netns_name(sandbox_id)
@@ -176,6 +173,8 @@ class PodNetwork:
             result = await self._plugins.add(chosen, runtime, _call(sandbox_id, record))
             record = replace(record, result=result)
             addresses = addresses_of(result, chosen.name)
+            await asyncio.to_thread(self._records.save, sandbox_id, record)
+            await firewall.apply(firewall.add_ports(*_host_ports(record)))
             fd, interface = await namespace.in_own_thread(
                 partial(_join, name, addresses), _close_tap
             )
@@ -191,6 +190,10 @@ class PodNetwork:
 
     async def _detach(self, sandbox_id: str, record: Record) -> None:
         call = _call(sandbox_id, record)
+        try:
+            await firewall.apply(firewall.remove_ports(*_host_ports(record)))
+        except FailedPrecondition as exc:  # another pod's by now, or the table is gone
+            _log.warning("host ports were not there to be removed", error=str(exc))
         await self._plugins.delete(record.conflist, record.runtime, call, record.result)
         await asyncio.to_thread(namespace.remove, netns_name(sandbox_id))
         await asyncio.to_thread(self._records.remove, sandbox_id)
@@ -218,6 +221,11 @@ class PodNetwork:
             self._problem = f"the built-in network cannot be set up: {exc}"
             raise
         self._problem = ""
+        # Somebody may have flushed the rules: what attached pods have is put back.
+        for sandbox_id in self._records.sandbox_ids():
+            record = await asyncio.to_thread(self._records.load, sandbox_id)
+            if record is not None:
+                await firewall.apply(firewall.add_ports(*_host_ports(record)))
         ipam = settings.state_dir / "ipam"
         self._built_in = conflists.built_in(self._cidrs, settings.bridge, mtu, ipam)
 
@@ -254,6 +262,15 @@ class _Locks:
             self._users[sandbox_id] -= 1
             if self._users[sandbox_id] == 0:
                 del self._users[sandbox_id], self._locks[sandbox_id]
+
+
+def _host_ports(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a pod's host ports and addresses, where they are the built-in table's business."""
+    mappings = record.runtime.get("portMappings", [])
+    if not mappings or record.result is None or not record.conflist.is_built_in:
+        return [], []
+    addresses = addresses_of(record.result, record.conflist.name)
+    return mappings, [address.partition("/")[0] for address in addresses]
 
 
 def _call(sandbox_id: str, record: Record) -> CniCall:

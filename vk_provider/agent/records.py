@@ -62,6 +62,8 @@ class SandboxRecord:
     port_mappings: list[pb.PortMapping] = field(default_factory=list)
     started_at_ns: int = 0
     """When the VM started; 0 before it did."""
+    hostname: str = ""
+    share_process_namespace: bool = False
 
     @property
     def id(self) -> str:

@@ -67,6 +67,8 @@ class Store:
             "uid": record.uid,
             "vm": record.vm,
             "started_at_ns": record.started_at_ns,
+            "hostname": record.hostname,
+            "share_process_namespace": record.share_process_namespace,
             "disks": [[d.lun, d.image_ref, d.key] for d in record.disks],
             "port_mappings": [m.SerializeToString().hex() for m in record.port_mappings],
         }
@@ -134,6 +136,9 @@ class Store:
             pb.UsageRecord.FromString,
             (since_ns, pod_uid, pod_uid),
         )
+
+    def delete_usage(self, sandbox_id: str) -> None:
+        self._write("DELETE FROM usage WHERE sandbox_id = ?", (sandbox_id,))
 
     def delete_usage_before(self, ended_before_ns: int) -> None:
         """Forget what ended before that time and whose sandbox is gone."""
@@ -221,6 +226,8 @@ def _sandbox(status: bytes, more: str) -> SandboxRecord:
         uid=fields["uid"],
         vm=fields["vm"],
         started_at_ns=fields["started_at_ns"],
+        hostname=fields["hostname"],
+        share_process_namespace=fields["share_process_namespace"],
         disks=[Disk(*disk) for disk in fields["disks"]],
         port_mappings=[
             pb.PortMapping.FromString(bytes.fromhex(m)) for m in fields["port_mappings"]

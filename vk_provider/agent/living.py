@@ -1,0 +1,148 @@
+"""What goes on as long as a VM lives: its end, its events, its containers' output, its figures."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc.aio
+
+from vk_provider._pb import guest_pb2
+from vk_provider.agent.context import Context
+from vk_provider.agent.ending import begin_end
+from vk_provider.agent.exits import apply_info
+from vk_provider.agent.guest_calls import CALL_S, GuestMisbehaved, ask
+from vk_provider.agent.logs import LogWriter
+from vk_provider.agent.output import OutputPump
+from vk_provider.agent.ports import Machine, VmExit
+from vk_provider.agent.sandbox import Container, Sandbox
+from vk_provider.common.errors import Unavailable, VkError
+from vk_provider.common.logging import get_logger
+
+_log = get_logger("agent.sandbox")
+
+_RETRY_S = 0.1
+_DRAIN_S = 1.0
+_STATS_MS = 1000
+_MAX_CONTAINERS_TOLD = 1000
+
+
+class _VmEndedError(Exception):
+    def __init__(self, vm_exit: VmExit) -> None:
+        super().__init__(vm_exit.message)
+        self.exit = vm_exit
+
+
+def begin_life(context: Context, sandbox: Sandbox, machine: Machine) -> None:
+    """Start what accompanies a VM; the sandbox is READY."""
+    sandbox.life = context.spawn(_live(context, sandbox, machine), f"sandbox {sandbox.id}")
+
+
+def begin_output(context: Context, container: Container) -> None:
+    """Start to take a container's output to its log. Idempotent."""
+    sandbox = container.sandbox
+    if container.pump is not None or sandbox.group is None or sandbox.machine is None:
+        return
+    settings = context.settings
+    writer = LogWriter(
+        container.log_path, settings.log_max_bytes, settings.log_max_files, feed=container.feed
+    )
+    bulk = sandbox.machine.guest.bulk
+    container.pump = OutputPump(container.id, bulk, writer, context.clock, lambda: sandbox.vm_ended)
+    sandbox.pumps.add(
+        sandbox.group.create_task(container.pump.run(), name=f"output of {container.id}")
+    )
+
+
+async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            sandbox.group = group
+            group.create_task(_watch_vm(sandbox, machine), name=f"end of VM {sandbox.id}")
+            group.create_task(
+                _follow_events(context, sandbox, machine), name=f"events {sandbox.id}"
+            )
+            group.create_task(
+                _follow_stats(context, sandbox, machine), name=f"statistics {sandbox.id}"
+            )
+            for container in sandbox.containers.values():
+                if container.record.made and not container.record.exited:
+                    begin_output(context, container)
+            sandbox.group_ready.set()
+    except* _VmEndedError as ends:
+        vm_exit = ends.exceptions[0]
+        message = str(vm_exit) or "the guest powered itself off"
+        _log.warning("a VM ended", sandbox=sandbox.id, why=message)
+        begin_end(context, sandbox, "VMExited", message)
+    except* Exception as failures:  # noqa: BLE001
+        # Whatever a guest can provoke ends its own sandbox, and says so.
+        _log.error("a sandbox failed", sandbox=sandbox.id, why=repr(failures.exceptions))
+        begin_end(context, sandbox, "GuestFailed", str(failures.exceptions[0]))
+    finally:
+        sandbox.group = None
+
+
+async def _watch_vm(sandbox: Sandbox, machine: Machine) -> None:
+    vm_exit = await machine.vm.wait()
+    # What had left the guest is still in our sockets: let it reach the logs.
+    pumps = [task for task in sandbox.pumps if not task.done()]
+    sandbox.vm_ended = True
+    if pumps:
+        await asyncio.wait(pumps, timeout=_DRAIN_S)
+    raise _VmEndedError(vm_exit)
+
+
+async def _follow_events(context: Context, sandbox: Sandbox, machine: Machine) -> None:
+    control = machine.guest.control
+    seq = await _list(context, sandbox, machine)
+    while True:
+        call = control.Events(guest_pb2.EventsRequest(after_seq=seq), wait_for_ready=True)
+        try:
+            async for event in call:
+                if event.kind == guest_pb2.Event.RESYNC:
+                    seq = await _list(context, sandbox, machine)
+                    break
+                seq = event.seq
+                if event.kind == guest_pb2.Event.CONTAINER:
+                    apply_info(context, sandbox, event.container)
+        except grpc.aio.AioRpcError as exc:
+            _log.debug("the events of a guest broke off", sandbox=sandbox.id, why=exc.details())
+        finally:
+            call.cancel()
+        await context.clock.sleep(_RETRY_S)
+
+
+async def _list(context: Context, sandbox: Sandbox, machine: Machine) -> int:
+    """Take over every container's state; return the event that it reflects."""
+    while True:
+        try:
+            answer = await ask(
+                machine.guest.control.ListContainers(
+                    guest_pb2.ListContainersRequest(), timeout=CALL_S, wait_for_ready=True
+                ),
+                f"listing the containers of sandbox {sandbox.id}",
+            )
+        except VkError as exc:
+            if not isinstance(exc, Unavailable):
+                raise
+            await context.clock.sleep(_RETRY_S)
+            continue
+        if len(answer.containers) > _MAX_CONTAINERS_TOLD:
+            raise GuestMisbehaved(f"the guest of {sandbox.id} told of too many containers")
+        for info in answer.containers:
+            apply_info(context, sandbox, info)
+        return answer.event_seq
+
+
+async def _follow_stats(context: Context, sandbox: Sandbox, machine: Machine) -> None:
+    while True:
+        call = machine.guest.control.WatchStats(
+            guest_pb2.WatchStatsRequest(interval_ms=_STATS_MS), wait_for_ready=True
+        )
+        try:
+            async for stats in call:
+                sandbox.stats, sandbox.stats_at_ns = stats, context.clock.now_ns()
+        except grpc.aio.AioRpcError as exc:
+            _log.debug("the statistics of a guest broke off", sandbox=sandbox.id, why=exc.details())
+        finally:
+            call.cancel()
+        await context.clock.sleep(_RETRY_S)

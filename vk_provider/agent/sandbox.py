@@ -1,0 +1,101 @@
+"""A sandbox and a container as this process knows them: the record, and what is not written."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vk_provider._pb import guest_pb2
+from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.agent.logs import LogFeed
+from vk_provider.agent.ports import Guest, Machine
+from vk_provider.agent.records import ContainerRecord, Phase, SandboxRecord
+from vk_provider.common.errors import FailedPrecondition, VkError
+
+if TYPE_CHECKING:
+    from vk_provider.agent.output import OutputPump
+
+
+@dataclass(eq=False)
+class Container:
+    """One container of a sandbox."""
+
+    record: ContainerRecord
+    sandbox: Sandbox
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by create, start and remove, never while waiting for an exit."""
+    feed: LogFeed = field(default_factory=LogFeed)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the record says EXITED, that is: when its log is complete too."""
+    process: dict[str, Any] | None = None
+    """OCI's process; holds the environment, so it is on no disk."""
+    pump: OutputPump | None = None
+    finishing: guest_pb2.ContainerInfo | None = None
+    """How it ended, while its log is still being fetched."""
+    stop_by: float | None = None
+    """When it is killed, in the monotonic clock; only ever earlier."""
+    stop_by_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    signalled: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def log_path(self) -> Path:
+        return Path(self.record.log_path)
+
+
+@dataclass(eq=False)
+class Sandbox:
+    """One sandbox. Its tasks belong to the agent's task group."""
+
+    record: SandboxRecord
+    machine: Machine | None = None
+    containers: dict[str, Container] = field(default_factory=dict)
+    starting: asyncio.Task[None] | None = None
+    start_error: VkError | None = None
+    life: asyncio.Task[None] | None = None
+    group: asyncio.TaskGroup | None = None
+    """Owner of what lasts as long as the VM: pumps, events, statistics."""
+    group_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once `group` takes tasks."""
+    pumps: set[asyncio.Task[None]] = field(default_factory=set)
+    vm_ended: bool = False
+    ending: asyncio.Task[None] | None = None
+    end_error: VkError | None = None
+    disk_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    mounted: set[str] = field(default_factory=set)
+    """Keys of the image disks that the guest has mounted."""
+    stats: guest_pb2.Stats | None = None
+    """The newest that the guest sent."""
+    stats_at_ns: int = 0
+    usage: pb.UsageRecord | None = None
+    """As it was written last."""
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def guest(self) -> Guest:
+        """Return the way to the guest agent; raises FailedPrecondition where there is none."""
+        if self.machine is None or self.record.phase not in (Phase.READY, Phase.STARTING):
+            raise FailedPrecondition(
+                f"sandbox {self.id} is {self.record.phase.value}: nothing can be done in it"
+            )
+        return self.machine.guest
+
+    def running_machine(self) -> Machine:
+        """Return the VM; raises FailedPrecondition where there is none."""
+        self.guest()
+        assert self.machine is not None
+        return self.machine
+
+    def status(self) -> pb.SandboxStatus:
+        """Return a copy of the whole status."""
+        status = pb.SandboxStatus()
+        status.CopyFrom(self.record.status)
+        status.containers.extend(c.record.status for c in self.containers.values())
+        return status

@@ -1,0 +1,244 @@
+"""Real plugins, namespaces and taps; the guest is played by this process, on the tap itself.
+
+Runs in the network namespace that hack/test makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from vk_provider._pb.sandbox_pb2 import PodMetadata, PortMapping
+from vk_provider.agent.network import Attachment, NetworkSettings, PodNetwork
+from vk_provider.common.errors import Exhausted, FailedPrecondition, Unavailable
+
+pytestmark = pytest.mark.vm
+
+POD = PodMetadata(namespace="default", name="web-0", uid="u")
+BRIDGE = "vktest0"
+VNET_HEADER = bytes(10)
+
+
+def sandbox(number: int) -> str:
+    return f"{number:032x}"
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[PodNetwork]:
+    settings = NetworkSettings(tmp_path / "net", cni_conf_dir=tmp_path / "conf", bridge=BRIDGE)
+    network = PodNetwork(settings)
+    await network.open()
+    yield network
+    for found in network.list_sandbox_ids():
+        await network.tear_down(found)
+    await network.remove_host_setup()
+    assert not Path(f"/sys/class/net/{BRIDGE}").exists()
+    assert "vk_provider" not in await rules()
+    assert not list(Path("/run/netns").glob("vk-*"))
+
+
+async def rules() -> str:
+    process = await asyncio.create_subprocess_exec(
+        "nft", "list", "ruleset", stdout=asyncio.subprocess.PIPE
+    )
+    return (await process.communicate())[0].decode()
+
+
+def mac_bytes(attachment: Attachment) -> bytes:
+    return bytes.fromhex(attachment.interface.mac.replace(":", ""))
+
+
+class Guest:
+    """Speaks ARP and echoes UDP on a tap, as a guest with the attachment's addresses."""
+
+    def __init__(self, attachment: Attachment) -> None:
+        self.fd = attachment.tap_fd
+        self.mac = mac_bytes(attachment)
+        self.ip = socket.inet_aton(attachment.ips[0])
+        self.frames: asyncio.Queue[bytes] = asyncio.Queue()
+        asyncio.get_running_loop().add_reader(self.fd, self._readable)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.fd)
+        os.close(self.fd)
+
+    def send(self, frame: bytes) -> None:
+        os.write(self.fd, VNET_HEADER + frame)
+
+    def ask(self, ip: str) -> None:
+        """Send an ARP request."""
+        self.send(
+            b"\xff" * 6
+            + self.mac
+            + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1)
+            + self.mac
+            + self.ip
+            + bytes(6)
+            + socket.inet_aton(ip)
+        )
+
+    async def next(self, kind: int) -> bytes:
+        """Return the next frame of an Ethernet type; ARP requests are answered meanwhile."""
+        async with asyncio.timeout(10):
+            while True:
+                frame = await self.frames.get()
+                if frame[6:12] == self.mac:  # the bridge's hairpin: what was sent to all
+                    continue
+                found = int.from_bytes(frame[12:14], "big")
+                if found == 0x0806 and frame[20:22] == b"\x00\x01" and frame[38:42] == self.ip:
+                    sender = frame[22:32]
+                    reply = frame[6:12] + self.mac + frame[12:20] + b"\x00\x02"
+                    self.send(reply + self.mac + self.ip + sender)
+                elif found == kind:
+                    return frame
+
+    def _readable(self) -> None:
+        try:
+            while True:
+                self.frames.put_nowait(os.read(self.fd, 65536)[len(VNET_HEADER) :])
+        except BlockingIOError:
+            return
+
+
+async def test_not_ready_until_the_node_has_a_pod_cidr(network: PodNetwork) -> None:
+    ready, words = network.ready()
+    assert not ready
+    assert "pod CIDR" in words
+    with pytest.raises(Unavailable, match="pod CIDR"):
+        await network.set_up(sandbox(1), POD, [])
+    await network.set_pod_cidrs(["10.77.0.0/24"])
+    assert network.ready() == (True, "built-in network on 10.77.0.0/24")
+
+
+async def test_the_guest_stands_where_the_interface_stood(network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/24"])
+    attachment = await network.set_up(sandbox(1), POD, [])
+    interface = attachment.interface
+    assert (interface.name, interface.mtu) == ("eth0", 1500)
+    assert [address.cidr for address in interface.addresses] == [f"{attachment.ips[0]}/24"]
+    assert [(route.destination, route.gateway) for route in interface.routes] == [
+        ("0.0.0.0/0", "10.77.0.1")
+    ]
+    guest = Guest(attachment)
+    guest.ask("10.77.0.1")
+    reply = await guest.next(0x0806)
+    assert (reply[20:22], reply[28:32]) == (b"\x00\x02", socket.inet_aton("10.77.0.1"))
+    # From the host to the pod, by a host port on the loopback too.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"hello", (attachment.ips[0], 4000))
+        assert (await guest.next(0x0800))[42:] == b"hello"
+    guest.close()
+    await network.tear_down(sandbox(1))
+    assert network.list_sandbox_ids() == set()
+    await network.tear_down(sandbox(1))
+
+
+async def test_host_ports_lead_to_the_pod_until_it_goes(network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/24"])
+    mapping = PortMapping(host_port=5353, container_port=53, protocol="UDP")
+    guest = Guest(await network.set_up(sandbox(1), POD, [mapping]))
+    with pytest.raises(FailedPrecondition, match="nft"):
+        await network.set_up(sandbox(2), POD, [mapping])
+    await network.tear_down(sandbox(2))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"ping", ("127.0.0.1", 5353))
+        packet = await guest.next(0x0800)
+    assert packet[42:] == b"ping"
+    assert packet[26:30] == socket.inet_aton("10.77.0.1")  # masqueraded: it must find back
+    assert int.from_bytes(packet[36:38], "big") == 53
+    guest.close()
+    await network.tear_down(sandbox(1))
+    assert "udp . 5353" not in await rules()
+
+
+async def test_an_attachment_outlives_the_agent(tmp_path: Path, network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/24"])
+    first = await network.set_up(sandbox(1), POD, [])
+    with pytest.raises(FailedPrecondition, match="still runs"):
+        await network.open_tap(sandbox(1))
+    os.close(first.tap_fd)
+    settings = NetworkSettings(tmp_path / "net", cni_conf_dir=tmp_path / "conf", bridge=BRIDGE)
+    again = PodNetwork(settings)
+    await again.open()
+    assert again.ready()[0]
+    assert again.list_sandbox_ids() == {sandbox(1)}
+    second = await again.set_up(sandbox(1), POD, [])
+    os.close(second.tap_fd)
+    assert (second.interface, second.ips) == (first.interface, first.ips)
+    await again.tear_down(sandbox(1))
+
+
+async def test_twenty_at_once(network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/24"])
+    found = await asyncio.gather(*(network.set_up(sandbox(n), POD, []) for n in range(20)))
+    assert len({attachment.ips[0] for attachment in found}) == 20
+    assert len({attachment.interface.mac for attachment in found}) == 20
+    for attachment in found:
+        os.close(attachment.tap_fd)
+    await asyncio.gather(*(network.tear_down(sandbox(n)) for n in range(20)))
+
+
+async def test_addresses_run_out_with_a_reason_and_come_back(network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/30"])
+    os.close((await network.set_up(sandbox(1), POD, [])).tap_fd)
+    with pytest.raises(Exhausted, match="no IP addresses available"):
+        await network.set_up(sandbox(2), POD, [])
+    await network.tear_down(sandbox(2))
+    await network.tear_down(sandbox(1))
+    os.close((await network.set_up(sandbox(2), POD, [])).tap_fd)
+
+
+async def test_a_cancelled_set_up_is_undone_by_tear_down(network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/30"])
+    for turns in range(0, 60, 6):
+        task = asyncio.create_task(network.set_up(sandbox(1), POD, []), name="set_up")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        outcome = (await asyncio.gather(task, return_exceptions=True))[0]
+        if isinstance(outcome, Attachment):
+            os.close(outcome.tap_fd)
+        await network.tear_down(sandbox(1))
+    os.close((await network.set_up(sandbox(1), POD, [])).tap_fd)
+
+
+async def test_the_hosts_own_configuration_is_used_where_there_is_one(
+    tmp_path: Path, network: PodNetwork
+) -> None:
+    directory = tmp_path / "conf"
+    directory.mkdir()
+    config = {
+        "cniVersion": "0.4.0",
+        "name": "point-to-point",
+        "plugins": [
+            {
+                "type": "ptp",
+                "mtu": 1350,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(tmp_path / "ipam"),
+                    "subnet": "10.78.0.0/24",
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            }
+        ],
+    }
+    (directory / "10-ptp.conflist").write_text(json.dumps(config))
+    assert "point-to-point" in network.ready()[1]
+    attachment = await network.set_up(sandbox(1), POD, [])
+    os.close(attachment.tap_fd)
+    assert attachment.interface.mtu == 1350
+    # ptp routes the whole subnet over the gateway, which is reached directly.
+    routes = [(route.destination, route.gateway) for route in attachment.interface.routes]
+    assert routes[0] == ("10.78.0.1/32", "")
+    assert ("0.0.0.0/0", "10.78.0.1") in routes
+    await network.tear_down(sandbox(1))
+    (directory / "00-broken.conf").write_text("{")
+    assert network.ready()[0] is False

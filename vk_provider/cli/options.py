@@ -16,7 +16,7 @@ DEFAULT_NODE_STATE = Path("/var/lib/vk-provider/node")
 
 def option(name: str, **attributes: Any) -> Callable[[_F], _F]:
     """`--some-name`, with the default shown and VK_SOME_NAME read too."""
-    attributes.setdefault("show_default", attributes.get("default") is not None)
+    attributes.setdefault("show_default", attributes.get("default") not in (None, "", False))
     attributes.setdefault(
         "envvar", "VK_" + name.lstrip("-").split("/")[0].upper().replace("-", "_")
     )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vk_provider.common.errors import Invalid, NotFound, PermissionDenied
+from vk_provider.common.errors import (
+    DeadlineExceeded,
+    Invalid,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from vk_provider.common.logging import get_logger
 from vk_provider.kube.client import KubeClient
 from vk_provider.kube.kubeconfig import read_kubeconfig
@@ -33,6 +39,6 @@ async def load_client_ca(
         published = await client.get(_PATH)
         if pem := (published.get("data") or {}).get("client-ca-file"):
             return str(pem).encode()
-    except (PermissionDenied, NotFound) as exc:
-        log.debug("client CA not published to this node", error=str(exc))
+    except (PermissionDenied, NotFound, Unavailable, DeadlineExceeded) as exc:
+        log.debug("client CA not read from the cluster", error=str(exc))
     return read_kubeconfig(kubeconfig).authority_pem() if kubeconfig is not None else None

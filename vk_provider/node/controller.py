@@ -49,16 +49,14 @@ class NodeController:
         recorder: EventRecorder,
         settings: NodeSettings,
         clock: Clock,
-        *,
-        on_change: Callable[[], None] | None = None,
     ) -> None:
-        """`on_change` is called when `node()` or `host` is another than before."""
+        self.on_change: Callable[[], None] | None = None
+        """Called when `node()` or `host` is another than before."""
         self._client = client
         self._runtime = runtime
         self._recorder = recorder
         self._settings = settings
         self._clock = clock
-        self._on_change = on_change
         self._path = f"{_NODES}/{settings.name}"
         self._node: Node | None = None
         self._host: pb.HostInfo | None = None
@@ -305,8 +303,8 @@ class NodeController:
         return str(self._node["metadata"]["uid"]) if self._node is not None else ""
 
     def _changed(self) -> None:
-        if self._on_change is not None:
-            self._on_change()
+        if self.on_change is not None:
+            self.on_change()
 
 
 def _watched_part(node: Node) -> object:

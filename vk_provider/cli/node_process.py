@@ -1,0 +1,106 @@
+"""The node process: makes the rooms' objects, gives each what it stands on, and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.cli.credentials import Credentials, open_client
+from vk_provider.cli.settings import NodeProcessSettings
+from vk_provider.common.clock import Clock, SystemClock
+from vk_provider.common.errors import Unavailable
+from vk_provider.common.logging import get_logger
+from vk_provider.kube.client_ca import load_client_ca
+from vk_provider.kube.events import EventRecorder
+from vk_provider.kube.objects import ObjectSource
+from vk_provider.kube.serving_certificate import ServingCertificate
+from vk_provider.node.controller import NodeController
+from vk_provider.pods.manager import PodManager
+from vk_provider.pods.settings import PodSettings
+from vk_provider.runtime.api import Runtime
+from vk_provider.runtime.grpc_client import AgentClient
+
+_LAST_EVENTS_S = 1.0
+
+log = get_logger("node.process")
+
+
+async def run_node(settings: NodeProcessSettings) -> None:
+    """Be the node until cancelled; pods go on without it."""
+    clock = SystemClock()
+    credentials = await open_client(settings, clock)
+    try:
+        async with AgentClient(f"unix:{settings.agent_socket}") as runtime:
+            await _run(settings, credentials, runtime, clock)
+    finally:
+        await credentials.client.close()
+
+
+async def _run(
+    settings: NodeProcessSettings, credentials: Credentials, runtime: Runtime, clock: Clock
+) -> None:
+    client = credentials.client
+    recorder = EventRecorder(client, settings.node.name, clock)
+    objects = ObjectSource(client, clock)
+    node = NodeController(client, runtime, recorder, settings.node, clock)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(recorder.run(), name="events")
+            tasks.create_task(objects.run(), name="objects")
+            tasks.create_task(node.run(), name="node")
+            if credentials.certificate is not None:
+                tasks.create_task(
+                    credentials.certificate.run(client), name="client certificate renewal"
+                )
+            host = await node.wait_host()
+            pods = PodManager(
+                client,
+                runtime,
+                recorder,
+                objects,
+                node,
+                await _pod_settings(settings.pods, host, objects),
+                clock,
+            )
+            objects.on_change = pods.object_changed
+            tasks.create_task(pods.run(), name="pods")
+            serving = ServingCertificate(
+                client,
+                settings.pki_dir,
+                settings.node.name,
+                [settings.node.name, *node.addresses],
+                clock,
+                client_ca_pem=await load_client_ca(
+                    client, file=settings.client_ca_file, kubeconfig=credentials.kubeconfig
+                ),
+            )
+            node.on_change = lambda: serving.set_names([settings.node.name, *node.addresses])
+            tasks.create_task(serving.run(), name="serving certificate")
+            log.info("running", node=settings.node.name, accelerator=host.accelerator)
+    finally:
+        await asyncio.shield(recorder.flush(_LAST_EVENTS_S))
+
+
+async def _pod_settings(
+    settings: PodSettings, host: pb.HostInfo, objects: ObjectSource
+) -> PodSettings:
+    dns = settings.cluster_dns or await _find_dns(objects)
+    return dataclasses.replace(settings, cluster_dns=dns, memory_capacity_bytes=host.memory_bytes)
+
+
+async def _find_dns(objects: ObjectSource) -> tuple[str, ...]:
+    """Return the addresses of the cluster's DNS Service, () where there is none."""
+    try:
+        services = await objects.services("kube-system")
+    except Unavailable as exc:
+        log.warning("can't look for the cluster's DNS", error=str(exc))
+        return ()
+    for service in services:
+        if service["metadata"]["name"] == "kube-dns":
+            addresses = service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP")]
+            found = tuple(a for a in addresses if a and a != "None")
+            log.info("found the cluster's DNS", addresses=list(found))
+            return found
+    log.warning("no Service kube-system/kube-dns; pods use the host's DNS (--cluster-dns)")
+    return ()

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from vk_provider.common.clock import Clock
 from vk_provider.pods.podspec import Pod, all_containers, uid_of
 from vk_provider.pods.probes.checker import Target, probe_once
+from vk_provider.pods.probes.metrics import ProbeMetrics
 from vk_provider.pods.probes.model import (
     INITIAL_RESULTS,
     ProbeKind,
@@ -67,7 +68,7 @@ class _Probed:
 
 
 class ProbeManager:
-    """Owns a task for each probed container while `run` runs."""
+    """Owns a task for each probed container while `run` runs; `metrics` tell of their answers."""
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class ProbeManager:
         self._recorder = recorder
         self._on_result = on_result
         self._jitter = jitter
+        self.metrics = ProbeMetrics()
         self._pods: dict[str, Pod] = {}
         self._probed: dict[tuple[str, str], _Probed] = {}
         self._quiet: set[str] = set()  # terminating: asked for readiness alone
@@ -106,7 +108,7 @@ class ProbeManager:
         self._pods.pop(pod_uid, None)
         self._quiet.discard(pod_uid)
         for key in [key for key in self._probed if key[0] == pod_uid]:
-            self._stop(self._probed.pop(key))
+            self._end(self._probed.pop(key))
 
     def container_running(
         self,
@@ -119,7 +121,8 @@ class ProbeManager:
         was_started: bool = False,
         was_ready: bool = False,
     ) -> None:
-        """Begin to probe a run of a container; a repeated call changes nothing.
+        """Begin to probe a run of a container; a repeated call, or one for a pod or container
+        that is not known (any more), changes nothing.
 
         `was_started` and `was_ready` are what its status said before the node was restarted, so
         that a restart takes no pod out of its Services.
@@ -128,10 +131,13 @@ class ProbeManager:
         known = self._probed.get(key)
         if known is not None and known.target.container_id == container_id:
             return
+        pod = self._pods.get(pod_uid)
+        named = (one for one in all_containers(pod) if one["name"] == container_name) if pod else ()
+        container = next(iter(named), None)
+        if pod is None or container is None:
+            return
         if known is not None:
             self._stop(known)
-        pod = self._pods[pod_uid]
-        container = next(one for one in all_containers(pod) if one["name"] == container_name)
         specs = {kind: spec for kind in ProbeKind if (spec := ProbeSpec.of(container, kind))}
         results = {kind: INITIAL_RESULTS[kind] for kind in specs}
         if was_started and ProbeKind.STARTUP in results:
@@ -148,7 +154,7 @@ class ProbeManager:
         """End the probes of a container that has exited; unknown ones are fine."""
         probed = self._probed.pop((pod_uid, container_name), None)
         if probed is not None:
-            self._stop(probed)
+            self._end(probed)
 
     def stop_liveness_and_startup(self, pod_uid: str) -> None:
         """Ask a terminating pod for its readiness alone."""
@@ -200,6 +206,10 @@ class ProbeManager:
                 return {kind for kind in ProbeKind if ProbeSpec.of(container, kind)}
         return set()
 
+    def _end(self, probed: _Probed) -> None:
+        self._stop(probed)
+        self.metrics.forget(probed.target)
+
     @staticmethod
     def _stop(probed: _Probed) -> None:
         probed.stopped = True
@@ -231,18 +241,22 @@ class ProbeManager:
             await self._clock.sleep(wait_s)
         tally = Tally(spec)
         while True:
-            due = self._clock.monotonic() + spec.period_s
+            begun = self._clock.monotonic()
             found = await probe_once(self._runtime, spec, probed.target)
             if found.event is not None:
                 self._record(probed, *found.event)
-            decided = tally.count(found.result) if found.result else None
+            decided = None
+            if found.result is not None:
+                took_s = self._clock.monotonic() - begun
+                self.metrics.observe(probed.target, spec.kind, found.result, took_s)
+                decided = tally.count(found.result)
             if decided is not None:
                 self._set(probed, spec.kind, decided)
                 if spec.kind is ProbeKind.STARTUP or (
                     spec.kind is ProbeKind.LIVENESS and decided is ProbeResult.FAILURE
                 ):
                     return  # asked again only of the next run
-            await self._clock.sleep(max(due - self._clock.monotonic(), 0))
+            await self._clock.sleep(max(begun + spec.period_s - self._clock.monotonic(), 0))
 
     def _first_wait_s(self, probed: _Probed, spec: ProbeSpec) -> float:
         """Startup and readiness are asked as early as allowed, so that nobody waits for a tick.

@@ -260,3 +260,34 @@ async def test_cancelling_the_manager_ends_every_probe() -> None:
         await bench.run(readinessProbe=handler("ready"))
         running.cancel()
     assert bench.exec.cancelled == 1
+
+
+async def test_reports_about_what_is_not_known_change_nothing(bench: Bench) -> None:
+    bench.running()
+    bench.manager.add_pod(make_pod(container("other")))
+    bench.running()
+    await bench.clock.settle()
+    assert bench.manager.result(ProbeKind.READINESS, "c1") is None
+
+
+async def test_answers_are_counted_until_the_container_is_gone(bench: Bench) -> None:
+    def count(result: str) -> float | None:
+        labels = {
+            "probe_type": "Readiness",
+            "result": result,
+            "container": "app",
+            "pod": "web",
+            "namespace": "shop",
+            "pod_uid": "u-1",
+        }
+        return bench.manager.metrics.registry.get_sample_value("prober_probe_total", labels)
+
+    bench.exec.outcomes = [GOOD, BAD, GOOD]
+    await bench.run(readinessProbe=handler("ready", periodSeconds=1))
+    await bench.clock.advance(3)
+    assert (count("successful"), count("failed")) == (3, 1)
+    bench.running("c2")
+    await bench.clock.settle()
+    assert count("successful") == 4
+    bench.manager.container_stopped("u-1", "app")
+    assert count("successful") is None

@@ -13,7 +13,7 @@ from vk_provider.pods.objects import Objects
 from vk_provider.pods.podspec import Pod, VolumeSpec, namespace_of, pod_security, volumes_of
 from vk_provider.pods.resources import pod_limits
 from vk_provider.pods.volumes.files import FileDefaults, readable_by_group
-from vk_provider.pods.volumes.projected import Filled, Sources, projected_files
+from vk_provider.pods.volumes.projected import Filled, Sources, projected_files, together
 
 FILE_SOURCES = ("configMap", "secret", "downwardAPI", "projected")
 
@@ -58,23 +58,26 @@ async def _build(
     image_refs: Mapping[str, str],
 ) -> BuiltVolumes:
     sources = Sources(pod, objects, Lookup(objects, namespace_of(pod), VolumeError), allocatable)
-    built: list[pb.Volume] = []
-    renewals: list[int] = []
-    failures: list[str] = []
-    for volume in volumes:
-        try:
-            if any(one in volume for one in FILE_SOURCES):
-                filled = await _fill(volume, sources)
-                built.append(_files_volume(pod, volume, filled))
-                if filled.renew_at_ns is not None:
-                    renewals.append(filled.renew_at_ns)
-            else:
-                built.append(_other_volume(pod, volume, image_refs))
-        except VolumeError as exc:
-            failures.append(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {exc}')
+    built, failures = await together(_one(pod, volume, sources, image_refs) for volume in volumes)
     if failures:
         raise VolumeError(*failures)
-    return BuiltVolumes(tuple(built), min(renewals, default=None))
+    renewals = [renew_at_ns for _, renew_at_ns in built if renew_at_ns is not None]
+    return BuiltVolumes(tuple(volume for volume, _ in built), min(renewals, default=None))
+
+
+async def _one(
+    pod: Pod, volume: VolumeSpec, sources: Sources, image_refs: Mapping[str, str]
+) -> tuple[pb.Volume, int | None]:
+    """Return a volume and when it is due for renewal."""
+    try:
+        if any(one in volume for one in FILE_SOURCES):
+            filled = await _fill(volume, sources)
+            return _files_volume(pod, volume, filled), filled.renew_at_ns
+        return _other_volume(pod, volume, image_refs), None
+    except VolumeError as exc:
+        raise VolumeError(
+            f'MountVolume.SetUp failed for volume "{volume["name"]}" : {exc}'
+        ) from exc
 
 
 async def _fill(volume: VolumeSpec, sources: Sources) -> Filled:

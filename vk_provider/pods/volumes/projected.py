@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from vk_provider.common.errors import Invalid, VkError
 from vk_provider.pods.errors import VolumeError
@@ -19,6 +20,8 @@ from vk_provider.pods.volumes.files import (
     keyed_files,
     make_file,
 )
+
+T = TypeVar("T")
 
 _TOKEN_LIFE_S = 3600
 _PRIVATE_MODE = 0o600
@@ -67,21 +70,33 @@ async def projected_files(volume: Mapping[str, Any], sources: Sources) -> Filled
     Raises VolumeError with every source's failure, so that one event tells all.
     """
     defaults = FileDefaults.of(volume)
-    payload: Payload = {}
-    renewals: list[int] = []
-    failures: list[str] = []
-    for source in volume.get("sources") or ():
-        try:
-            filled = await _one(source, defaults, sources)
-        except VolumeError as exc:
-            failures.append(str(exc))
-            continue
-        payload |= filled.payload
-        if filled.renew_at_ns is not None:
-            renewals.append(filled.renew_at_ns)
+    every = [_one(source, defaults, sources) for source in volume.get("sources") or ()]
+    filled, failures = await together(every)
     if failures:
         raise VolumeError(failures[0] if len(failures) == 1 else f"[{', '.join(failures)}]")
+    payload: Payload = {}
+    for one in filled:
+        payload |= one.payload
+    renewals = [one.renew_at_ns for one in filled if one.renew_at_ns is not None]
     return Filled(payload, min(renewals, default=None))
+
+
+async def together(parts: Iterable[Coroutine[Any, Any, T]]) -> tuple[list[T], list[str]]:
+    """Await all side by side; return what they return, in order, and the VolumeErrors' texts."""
+
+    async def attempt(part: Coroutine[Any, Any, T]) -> tuple[T] | VolumeError:
+        try:
+            return (await part,)
+        except VolumeError as exc:
+            return exc
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(attempt(part), name="volumes/fill") for part in parts]
+    outcomes = [task.result() for task in tasks]
+    return (
+        [found[0] for found in outcomes if isinstance(found, tuple)],
+        [str(found) for found in outcomes if isinstance(found, VolumeError)],
+    )
 
 
 async def _one(source: Mapping[str, Any], defaults: FileDefaults, sources: Sources) -> Filled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -272,3 +273,19 @@ async def test_only_files_are_built_again_and_the_next_token_has_its_time(
     built = await build_file_volumes(make_pod(volumes=volumes), objects, allocatable=ALLOCATABLE)
     assert [volume.name for volume in built.volumes] == ["b"]
     assert built.renew_at_ns == 42
+
+
+async def test_objects_are_read_side_by_side(objects: FakeObjects) -> None:
+    met = asyncio.Barrier(3)
+    read = objects.config_map
+
+    async def config_map(namespace: str, name: str) -> dict[str, Any]:
+        await met.wait()
+        return await read(namespace, name)
+
+    objects.config_map = config_map  # type: ignore[method-assign]
+    for name in "abc":
+        objects.put_config_map(name, {name: name})
+    sources = [{"configMap": {"name": "a"}}, {"configMap": {"name": "b"}}]
+    async with asyncio.timeout(30):
+        await build(objects, {"projected": {"sources": sources}}, {"configMap": {"name": "c"}})

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.pods.errors import ConfigError
 from vk_provider.pods.expansion import expand_all
+from vk_provider.pods.features import unsupported_in_container
 from vk_provider.pods.mounts import HOSTS_PATH, container_mounts
 from vk_provider.pods.podspec import Container, Pod
 from vk_provider.pods.resources import linux_resources
@@ -33,6 +35,8 @@ def make_container_config(
     environment, `target_container_id` whose processes an ephemeral container sees. Raises
     ConfigError: waiting reason CreateContainerConfigError.
     """
+    for found in unsupported_in_container(container):
+        raise ConfigError(str(found))
     variables = {variable.name: variable.value for variable in env}
     mounts = container_mounts(pod, container, env)
     files = []

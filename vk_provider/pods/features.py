@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vk_provider.pods.podspec import Pod, short_json
+from vk_provider.pods.podspec import Container, Pod, short_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +233,11 @@ class Unsupported:
 def unsupported_fields(pod: Pod) -> Iterator[Unsupported]:
     """Yield what the pod asks for and can't have, in the order of the tables."""
     yield from _walk("PodSpec", pod["spec"], "spec")
+
+
+def unsupported_in_container(container: Container) -> Iterator[Unsupported]:
+    """Yield the same for one container: an ephemeral one comes after the pod was admitted."""
+    yield from _walk("EphemeralContainer", container, f"container {container['name']}")
 
 
 def _walk(table: str, value: Mapping[str, Any], path: str) -> Iterator[Unsupported]:

@@ -284,3 +284,9 @@ def test_only_safe_and_allowed_sysctls_are_set(
     assert (found is not None) is refused
     if found:
         assert found == f'forbidden sysctl: "{name}" not allowlisted'
+
+
+def test_a_container_that_came_after_admission_is_refused_what_the_pod_would_be() -> None:
+    profile = {"type": "Localhost", "localhostProfile": "x"}
+    with pytest.raises(ConfigError, match=r"container app.securityContext.seccompProfile.type"):
+        config(securityContext={"seccompProfile": profile})

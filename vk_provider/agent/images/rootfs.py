@@ -61,9 +61,10 @@ def read_text(root: Path, name: str) -> str:
         if code in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EACCES):
             return ""
         raise OSError(code, os.strerror(code), name)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return ""
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return ""
         data = file.read(_MAX_ACCOUNTS_BYTES + 1)
     if len(data) > _MAX_ACCOUNTS_BYTES:
         raise Invalid(f"the image's {name} is larger than 1 MiB")

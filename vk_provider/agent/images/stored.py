@@ -76,7 +76,7 @@ class FsUsage:
 def to_json(image: StoredImage) -> bytes:
     """Return the record file's content. The last use is kept as the disk file's own time."""
     value = asdict(image)
-    del value["disk"], value["last_used_at_ns"], value["size_bytes"]
+    del value["disk"], value["last_used_at_ns"]
     return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
 
@@ -91,11 +91,12 @@ def from_json(data: bytes, directory: Path) -> StoredImage:
             **value,
             config=config,
             disk=disk,
-            size_bytes=status.st_size,
             last_used_at_ns=status.st_mtime_ns,
         )
     except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError) as exc:
         raise ValueError(f"damaged record: {exc}") from exc
+    if image.size_bytes != status.st_size:
+        raise ValueError(f"the disk has {status.st_size} bytes instead of {image.size_bytes}")
     if image.key != directory.name:
         raise ValueError(f"the record is of image {image.image_ref}")
     return image

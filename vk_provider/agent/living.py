@@ -15,6 +15,7 @@ from vk_provider.agent.logs import LogWriter
 from vk_provider.agent.output import OutputPump
 from vk_provider.agent.ports import Machine, VmExit
 from vk_provider.agent.sandbox import Container, Sandbox
+from vk_provider.agent.together import together
 from vk_provider.common.errors import Unavailable, VkError
 from vk_provider.common.logging import get_logger
 
@@ -55,7 +56,7 @@ def begin_output(context: Context, container: Container) -> None:
 
 async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
     try:
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             sandbox.group = group
             group.create_task(_watch_vm(sandbox, machine), name=f"end of VM {sandbox.id}")
             group.create_task(
@@ -68,15 +69,14 @@ async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
                 if container.record.made and not container.record.exited:
                     begin_output(context, container)
             sandbox.group_ready.set()
-    except* _VmEndedError as ends:
-        vm_exit = ends.exceptions[0]
-        message = str(vm_exit) or "the guest powered itself off"
+    except _VmEndedError as end:
+        message = str(end) or "the guest powered itself off"
         _log.warning("a VM ended", sandbox=sandbox.id, why=message)
         begin_end(context, sandbox, "VMExited", message)
-    except* Exception as failures:  # noqa: BLE001
+    except Exception as exc:  # noqa: BLE001
         # Whatever a guest can provoke ends its own sandbox, and says so.
-        _log.error("a sandbox failed", sandbox=sandbox.id, why=repr(failures.exceptions))
-        begin_end(context, sandbox, "GuestFailed", str(failures.exceptions[0]))
+        _log.error("a sandbox failed", sandbox=sandbox.id, why=repr(exc))
+        begin_end(context, sandbox, "GuestFailed", str(exc))
     finally:
         sandbox.group = None
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from vk_provider._pb import guest_pb2
-from vk_provider._pb.guest_pb2_grpc import GuestServiceAsyncStub
 from vk_provider.agent.guest_calls import GuestMisbehaved
 from vk_provider.agent.logs import LogWriter
+from vk_provider.agent.together import together
 from vk_provider.common.clock import Clock
 from vk_provider.common.errors import Invalid
 from vk_provider.common.logging import get_logger
+
+if TYPE_CHECKING:
+    from vk_provider._pb.guest_pb2_grpc import GuestServiceAsyncStub
 
 _log = get_logger("agent.output")
 
@@ -93,18 +96,12 @@ class OutputPump:
                 await self._raise_status(call)
                 return
             self._resume(first)
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 reader = group.create_task(
                     self._read(call), name=f"output reader of {self._container_id}"
                 )
                 await self._write(call)
                 reader.cancel()
-        except* grpc.aio.AioRpcError as failures:
-            raise _first(failures) from None
-        except* OSError as failures:
-            raise _first(failures) from None
-        except* GuestMisbehaved as failures:
-            raise _first(failures) from None
         finally:
             call.cancel()
 
@@ -178,8 +175,3 @@ class OutputPump:
         raise grpc.aio.AioRpcError(
             code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=await call.details()
         )
-
-
-def _first(failures: BaseExceptionGroup[Any]) -> Any:
-    inner = failures.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from vk_provider._pb.guest_pb2_grpc import GuestServiceAsyncStub
+if TYPE_CHECKING:
+    from vk_provider._pb.guest_pb2_grpc import GuestServiceAsyncStub
 
 
 class VmExit(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Sequence
 
@@ -16,9 +15,9 @@ from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine, MachineOrder
 from vk_provider.agent.sandbox import Sandbox
 from vk_provider.agent.scratch import make_scratch_disk
+from vk_provider.agent.together import together
 from vk_provider.agent.usage_records import usage_record
 from vk_provider.agent.volumes import image_refs, put_volume_request
-from vk_provider.common.errors import VkError
 
 MIB = 1024 * 1024
 _ENTROPY_BYTES = 256
@@ -60,12 +59,9 @@ async def start_machine(
         sandbox.machine = started
         return started, attachment
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(disk(), name=f"scratch disk of {sandbox.id}")
-            running = group.create_task(machine(), name=f"VM of {sandbox.id}")
-    except* VkError as failures:
-        raise first_error(failures) from None
+    async with together() as group:
+        group.create_task(disk(), name=f"scratch disk of {sandbox.id}")
+        running = group.create_task(machine(), name=f"VM of {sandbox.id}")
     started, attachment = running.result()
     phases.take(started.vm.phases)
     status = record.status
@@ -75,12 +71,6 @@ async def start_machine(
         await _configure(context, sandbox, request, attachment.interface, scratch_path=str(scratch))
     with phases.step("volumes"):
         await _make_volumes(context, sandbox, list(request.volumes))
-
-
-def first_error(failures: BaseExceptionGroup[VkError]) -> VkError:
-    """Return the first of several errors."""
-    inner = failures.exceptions[0]
-    return first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def _order(context: Context, sandbox: Sandbox, attachment: Attachment) -> MachineOrder:
@@ -140,14 +130,9 @@ async def _configure(
             f"mounting the scratch disk {scratch_path}",
         )
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(scratch(), name=f"scratch disk into {sandbox.id}")
-            await ask(
-                control.Configure(configure, timeout=CALL_S), f"configuring sandbox {sandbox.id}"
-            )
-    except* VkError as failures:
-        raise first_error(failures) from None
+    async with together() as group:
+        group.create_task(scratch(), name=f"scratch disk into {sandbox.id}")
+        await ask(control.Configure(configure, timeout=CALL_S), f"configuring sandbox {sandbox.id}")
 
 
 async def _make_volumes(context: Context, sandbox: Sandbox, volumes: Sequence[pb.Volume]) -> None:
@@ -160,9 +145,6 @@ async def _make_volumes(context: Context, sandbox: Sandbox, volumes: Sequence[pb
             f"making volume {volume.name!r}",
         )
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for volume in volumes:
-                group.create_task(make(volume), name=f"volume {volume.name} of {sandbox.id}")
-    except* VkError as failures:
-        raise first_error(failures) from None
+    async with together() as group:
+        for volume in volumes:
+            group.create_task(make(volume), name=f"volume {volume.name} of {sandbox.id}")

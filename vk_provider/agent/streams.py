@@ -21,6 +21,7 @@ from vk_provider.agent.oci import exec_process
 from vk_provider.agent.processes import load_process
 from vk_provider.agent.rpc_errors import from_guest
 from vk_provider.agent.sandbox import Container
+from vk_provider.agent.together import together
 from vk_provider.common.errors import FailedPrecondition, Invalid
 
 _MAX_PORT = 65535
@@ -146,17 +147,12 @@ async def _relay(
 
     try:
         await call.write(begin)
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             upward = group.create_task(guarded_up(), name=f"{tried}: input")
             await down()
             upward.cancel()
     except grpc.aio.AioRpcError as exc:
         raise from_guest(exc, tried) from exc
-    except BaseExceptionGroup as failures:
-        inner = failures.exceptions[0]
-        if isinstance(inner, grpc.aio.AioRpcError):
-            raise from_guest(inner, tried) from inner
-        raise inner from None
     finally:
         call.cancel()
 

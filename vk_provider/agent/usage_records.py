@@ -46,7 +46,8 @@ def estimate_end(context: Context, sandbox: Sandbox) -> None:
     if sandbox.usage is None or sandbox.usage.ended_at_ns:
         return
     record = sandbox.usage
-    record.ended_at_ns = record.started_at_ns + record.billed_s * _SECOND_NS
+    now = context.clock.now_ns()
+    record.ended_at_ns = min(record.started_at_ns + record.billed_s * _SECOND_NS, now)
     record.end_estimated = True
-    record.ended_before_ns = context.clock.now_ns()
+    record.ended_before_ns = now
     context.store.put_usage([record])

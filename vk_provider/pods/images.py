@@ -156,9 +156,9 @@ class ImageManager:
         now = self._clock.now_ns()
         self._backoff.advance(key, now, now)
         reason = "ErrImagePull"
-        if text.startswith(_REGISTRY_UNAVAILABLE):
+        if _REGISTRY_UNAVAILABLE in text:
             reason = _REGISTRY_UNAVAILABLE
-            detail = text.removeprefix(_REGISTRY_UNAVAILABLE)
+            detail = text.partition(_REGISTRY_UNAVAILABLE)[2]
             text = f"image pull failed for {image} because the registry is unavailable{detail}"
         self._last_error[key] = f"{reason}: {text}"
         return ImageResult(

@@ -6,9 +6,11 @@ from contextlib import suppress
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.errors import FailedPrecondition, NotFound
+from vk_provider.pods.annotations import TERMINATION_POLICY
 from vk_provider.pods.context import PodContext
 from vk_provider.pods.killing import Grace
 from vk_provider.pods.prune import superseded
+from vk_provider.pods.termination_message import termination_message
 
 
 async def end_pod(ctx: PodContext, grace: Grace) -> None:
@@ -47,4 +49,6 @@ async def read_messages(ctx: PodContext) -> None:
     for run in ctx.state.containers:
         if run.state != pb.CONTAINER_EXITED or run.container_id in ctx.messages:
             continue
-        ctx.messages[run.container_id] = run.termination_message.decode(errors="replace")
+        policy = run.annotations.get(TERMINATION_POLICY, "")
+        message = await termination_message(ctx.services.runtime, run, policy)
+        ctx.messages[run.container_id] = message

@@ -141,7 +141,7 @@ def _state_of(facts: Facts, run: pb.ContainerStatus) -> Status:
         "reason": run.reason or ("Error" if run.exit_code else "Completed"),
         "containerID": status_container_id(run.container_id),
     }
-    message = ": ".join(filter(None, (run.message, facts.messages.get(run.container_id, ""))))
+    message = facts.messages.get(run.container_id, run.message)
     if message:
         ended["message"] = message
     if run.started_at_ns:

@@ -24,15 +24,24 @@ ensure_packages() {
 ensure_venv() {
   ensure_packages python3 python3-venv
   local key venv
-  key=$( (cat "$VK_ROOT/hack/requirements.txt"; /usr/bin/python3 --version) | sha256sum | cut -c1-16)
+  key=$( (cat "$VK_ROOT/hack/requirements.txt" "$VK_ROOT/hack/lib/env.sh"; /usr/bin/python3 --version) | sha256sum | cut -c1-16)
   venv=$VK_CACHE_DIR/venv/$key
+  if [ ! -e "$venv/.complete" ]; then
+    mkdir -p "$VK_CACHE_DIR/venv"
+    exec 9>"$VK_CACHE_DIR/venv/.lock" # two commands at once: the second waits for the first
+    flock 9
+  fi
   if [ ! -e "$venv/.complete" ]; then
     say "Installing the Python packages of hack/requirements.txt into $venv"
     rm -rf "$venv"
     /usr/bin/python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$VK_ROOT/hack/requirements.txt"
+    # The command as it is after an installation, from whichever checkout PYTHONPATH names.
+    printf '#!/bin/sh\nexec "%s/bin/python" -m vk_provider.cli "$@"\n' "$venv" > "$venv/bin/vk-provider"
+    chmod +x "$venv/bin/vk-provider"
     touch "$venv/.complete"
   fi
+  exec 9>&-
   export PATH=$venv/bin:$PATH
   export PYTHONPATH=$VK_ROOT${PYTHONPATH:+:$PYTHONPATH}
 }

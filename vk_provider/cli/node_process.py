@@ -15,7 +15,10 @@ from vk_provider.kube.client_ca import load_client_ca
 from vk_provider.kube.events import EventRecorder
 from vk_provider.kube.objects import ObjectSource
 from vk_provider.kube.serving_certificate import ServingCertificate
+from vk_provider.kubelet_api.server import KubeletServer
+from vk_provider.kubelet_api.sources import KubeletApiSettings
 from vk_provider.node.controller import NodeController
+from vk_provider.node.settings import KUBELET_VERSION
 from vk_provider.pods.manager import PodManager
 from vk_provider.pods.settings import PodSettings
 from vk_provider.runtime.api import Runtime
@@ -77,6 +80,21 @@ async def _run(
             )
             node.on_change = lambda: serving.set_names([settings.node.name, *node.addresses])
             tasks.create_task(serving.run(), name="serving certificate")
+            server = KubeletServer(
+                KubeletApiSettings(
+                    node_name=settings.node.name,
+                    listen_address=settings.listen_address,
+                    port=settings.node.kubelet_port,
+                    healthz_port=settings.healthz_port,
+                    version=KUBELET_VERSION,
+                ),
+                serving.ssl_context,
+                pods=pods,
+                runtime=runtime,
+                reviewer=client,
+                clock=clock,
+            )
+            tasks.create_task(server.run(), name="kubelet API")
             log.info("running", node=settings.node.name, accelerator=host.accelerator)
     finally:
         await asyncio.shield(recorder.flush(_LAST_EVENTS_S))

@@ -85,6 +85,7 @@ async def test_a_job_completes_and_keeps_its_records() -> None:
         await world.advance(5)
         assert world.status()["phase"] == "Succeeded"
         assert world.container_status()["state"]["terminated"]["reason"] == "Completed"
+        assert world.status()["podIP"] == "10.1.0.1", "a finished pod keeps its address"
         (sandbox,) = world.runtime.sandboxes.values()
         assert sandbox.status.state == pb.SANDBOX_NOT_READY
         entry = world.manager.find("default", "web")

@@ -233,7 +233,7 @@ class PodWorker:
     def _report(self) -> None:
         ended_before = not self.ctx.state.sandboxes and is_terminal(self.phase)
         if self._seen and not self._gone and not ended_before:
-            self._reporter.report(self._verdict, settled=self._settled)
+            self._reporter.report(self._verdict, ending=self._ending, settled=self._settled)
 
     # ---- actions ----
 

@@ -33,13 +33,15 @@ class StatusInput:
     """What a status is made from.
 
     `old` is the status last written, or the API's. `settled`: nothing of the pod runs or will run
-    again, so a terminal phase may be told. `host_ips`: the node's, the preferred one first.
+    again, so a terminal phase may be told. `ending`: it is on its way there, and keeps its
+    addresses, though its sandbox has gone. `host_ips`: the node's, the preferred one first.
     """
 
     facts: Facts
     old: Mapping[str, Any]
     host_ips: Sequence[str]
     now_ns: int
+    ending: bool = False
     settled: bool = False
     verdict: Verdict | None = None
 
@@ -158,7 +160,7 @@ def _addresses(given: StatusInput, status: PodStatus) -> None:
     sandbox = given.facts.state.ready_sandbox
     if sandbox is not None:
         ips = primary_ips(sandbox.ips, given.host_ips)
-    elif given.settled or is_terminal(status["phase"]):
+    elif given.ending or given.settled:
         ips = [str(entry["ip"]) for entry in given.old.get("podIPs") or ()]
     else:
         ips = []

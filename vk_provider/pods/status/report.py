@@ -28,7 +28,7 @@ class Reporter:
         self.is_rejected = False
         """The node refused the pod, and that was told."""
 
-    def report(self, verdict: Verdict | None, *, settled: bool) -> None:
+    def report(self, verdict: Verdict | None, *, ending: bool, settled: bool) -> None:
         """Show the facts as they are now."""
         if self.is_rejected:
             return
@@ -39,6 +39,7 @@ class Reporter:
             old=self._before(),
             host_ips=host_ips_for(ctx.pod, ctx.services),
             now_ns=ctx.services.clock.now_ns(),
+            ending=ending,
             settled=settled,
             verdict=verdict,
         )

@@ -69,7 +69,7 @@ def _sub_path(mount: Mapping[str, Any], variables: Mapping[str, str]) -> str:
         raise ConfigError(f"error SubPath `{sub_path}` must not be an absolute path")
     if ".." in PurePosixPath(sub_path).parts:
         raise ConfigError(f"unable to provision SubPath `{sub_path}`: must not contain '..'")
-    return sub_path
+    return "/".join(PurePosixPath(sub_path).parts)  # without empty and `.` parts
 
 
 def _recursive_read_only(mount: Mapping[str, Any]) -> bool:

@@ -83,7 +83,7 @@ def mounts(*entries: Any, env: Any = ()) -> list[pb.Mount]:
             ),
         ),
         (
-            {"name": "tools", "mountPath": "/tools", "subPath": "bin/x"},
+            {"name": "tools", "mountPath": "/tools", "subPath": "./bin//x/"},
             pb.Mount(
                 volume="tools",
                 container_path="/tools",

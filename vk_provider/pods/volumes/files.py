@@ -5,7 +5,7 @@ Payloads are keyed by path, so that a later source of a projected volume replace
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -49,14 +49,14 @@ def keyed_files(
     """
     items = source.get("items")
     if not items:
-        return {key: make_file(key, value, defaults) for key, value in data.items()}
-    payload = {}
+        return by_path(make_file(key, value, defaults) for key, value in data.items())
+    files = []
     for item in items:
         if item["key"] in data:
-            payload[item["path"]] = make_file(item["path"], data[item["key"]], defaults, item)
+            files.append(make_file(item["path"], data[item["key"]], defaults, item))
         elif not source.get("optional"):
             raise VolumeError(f"{missing}: {item['key']}")
-    return payload
+    return by_path(files)
 
 
 def downward_files(
@@ -66,9 +66,8 @@ def downward_files(
     allocatable: Mapping[str, str],
 ) -> Payload:
     """Return the fields of the pod that a downwardAPI source names, as files."""
-    payload = {}
+    files = []
     for item in source.get("items") or ():
-        path = str(PurePosixPath(item["path"]))
         try:
             if (field := item.get("fieldRef")) is not None:
                 text = metadata_field(pod, field.get("fieldPath", ""))
@@ -76,20 +75,29 @@ def downward_files(
                 text = resource_field(pod, item.get("resourceFieldRef") or {}, allocatable)
         except Invalid as exc:
             raise VolumeError(str(exc)) from exc
-        payload[path] = make_file(path, text.encode(), defaults, item)
-    return payload
+        files.append(make_file(item["path"], text.encode(), defaults, item))
+    return by_path(files)
+
+
+def by_path(files: Iterable[pb.File]) -> Payload:
+    """Key files by their paths; a later one replaces an earlier one."""
+    return {file.path: file for file in files}
 
 
 def make_file(
     path: str, data: bytes, defaults: FileDefaults, item: Mapping[str, Any] | None = None
 ) -> pb.File:
-    """Return one file; an item's own mode and user go before the volume's defaults."""
-    parts = PurePosixPath(path).parts
+    """Return one file; an item's own mode and user go before the volume's defaults.
+
+    Its path is cleaned of empty and `.` parts. Raises VolumeError for one that leads elsewhere.
+    """
+    clean = PurePosixPath(path)
+    parts = clean.parts
     if not parts or parts[0] == "/" or ".." in parts or parts[0].startswith(".."):
         raise VolumeError(f'"{path}" can\'t be the path of a file in a volume')
     item = item or {}
     mode, user = item.get("mode"), item.get("user")
-    file = pb.File(path=path, data=data, mode=defaults.mode if mode is None else mode)
+    file = pb.File(path=str(clean), data=data, mode=defaults.mode if mode is None else mode)
     owner = defaults.user if user is None else user
     if owner is not None:
         file.uid = owner

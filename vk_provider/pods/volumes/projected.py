@@ -15,6 +15,7 @@ from vk_provider.pods.podspec import Pod, namespace_of, pod_security
 from vk_provider.pods.volumes.files import (
     FileDefaults,
     Payload,
+    by_path,
     common_user,
     downward_files,
     keyed_files,
@@ -130,7 +131,7 @@ async def _token(source: Mapping[str, Any], defaults: FileDefaults, sources: Sou
     private = user is not None or pod_security(pod).get("fsGroup") is not None
     own = FileDefaults(_PRIVATE_MODE if private else defaults.mode, user)
     file = make_file(source["path"], token.token.encode(), own)
-    return Filled({source["path"]: file}, token.refresh_at_ns)
+    return Filled(by_path((file,)), token.refresh_at_ns)
 
 
 def _data(decode: Any, found: Mapping[str, Any] | None) -> dict[str, bytes]:

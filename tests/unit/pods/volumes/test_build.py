@@ -47,7 +47,7 @@ async def test_a_config_map_as_a_whole_and_by_items(objects: FakeObjects) -> Non
                 "name": "settings",
                 "defaultMode": 0o400,
                 "items": [
-                    {"key": "a", "path": "x/y"},
+                    {"key": "a", "path": "./x//y"},
                     {"key": "bin", "path": "z", "mode": 0o777},
                 ],
             }

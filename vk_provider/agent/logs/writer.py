@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class LogWriter:
     feed: told of each change, for those who follow.
 
     Use: construct, `resume` with the guest's last cookie (empty for a new container), then
-    `append`. The methods are short and blocking; not for several threads at once.
+    `append`. The methods are short and blocking; each waits for another one under way in some
+    thread, so that a cancelled caller may close while its batch is still being written.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class LogWriter:
         self._place = Place("", 0)
         self._torn = False
         self._compressing: Future[None] | None = None
+        self._lock = threading.Lock()
+        self._names = threading.Lock()  # held while rotated files come and go
 
     def resume(self, cookie: bytes) -> None:
         """Open the log and cut off what was written after the cookie's place.
@@ -111,7 +115,12 @@ class LogWriter:
         Raises Invalid for a cookie that is none, OSError as the file system says.
         """
         place = Place.from_cookie(cookie)
-        self.close()
+        with self._lock:
+            self._resume(place)
+        self.feed.notify()
+
+    def _resume(self, place: Place) -> None:
+        self._close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         for path in files.leftovers(self.path):
             path.unlink(missing_ok=True)
@@ -132,7 +141,6 @@ class LogWriter:
         self._fd = fd
         self._place = Place(place.after, min(size, place.offset))
         self._torn = False
-        self.feed.notify()
 
     def append(self, records: Sequence[OutputRecord]) -> bytes:
         """Write the records' lines at once; return the cookie of the place behind them.
@@ -140,21 +148,28 @@ class LogWriter:
         Raises OSError (a full disk, above all); then nothing of the batch is in the log, and
         the same batch may be tried again at any time.
         """
-        if self._fd < 0:
-            raise RuntimeError(f"the log {self.path} is not open: call resume first")
-        if self._torn:
-            os.ftruncate(self._fd, self._place.offset)
-            self._torn = False
         data = encode(records)
+        with self._lock:
+            if self._fd < 0:
+                raise RuntimeError(f"the log {self.path} is not open: call resume first")
+            if self._torn:
+                os.ftruncate(self._fd, self._place.offset)
+                self._torn = False
+            if data:
+                if self._max_bytes and self._place.offset >= self._max_bytes:
+                    self._rotate()
+                self._write(data)
+            cookie = self._place.to_cookie()
         if data:
-            if self._max_bytes and self._place.offset >= self._max_bytes:
-                self._rotate()
-            self._write(data)
             self.feed.notify()
-        return self._place.to_cookie()
+        return cookie
 
     def close(self) -> None:
         """Close the file and wait for a compression that is under way. May be repeated."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         if self._compressing is not None:
             if not self._compressing.cancel():
                 self._compressing.result()
@@ -180,10 +195,11 @@ class LogWriter:
 
     def _rotate(self) -> None:
         """Put the live file aside and begin a new one; the old ones are thinned out first."""
-        old = files.rotated_files(self.path)
-        # As the kubelet counts: the live file and the one that is put aside now are kept too.
-        for file in old[: max(0, len(old) - (self._max_files - 2))]:
-            file.path.unlink(missing_ok=True)
+        with self._names:
+            old = files.rotated_files(self.path)
+            # As the kubelet counts: the live file and the one put aside now are kept too.
+            for file in old[: max(0, len(old) - (self._max_files - 2))]:
+                file.path.unlink(missing_ok=True)
         newest = max(old[-1].stamp if old else "", self._place.after)
         stamp = files.next_stamp(self._clock.now_ns(), newest)
         rotated = self.path.with_name(f"{self.path.name}.{stamp}")
@@ -200,7 +216,7 @@ class LogWriter:
         plain = [file.path for file in old[-(self._max_files - 2) :] if not file.compressed]
         idle = self._compressing is None or self._compressing.done()
         if self._max_files > 2 and plain and idle:
-            self._compressing = _compressor.submit(_compress, plain)
+            self._compressing = _compressor.submit(_compress, plain, self._names)
 
     def _take_back(self, later: list[files.RotatedFile], offset: int) -> None:
         """Make the first of `later` the live file again; those after it will be sent anew."""
@@ -227,15 +243,21 @@ def _copy(source: gzip.GzipFile, target: BinaryIO, limit: int) -> None:
         limit -= len(block)
 
 
-def _compress(paths: list[Path]) -> None:
+def _compress(paths: list[Path], names: threading.Lock) -> None:
     """Replace files by their gzipped form; a failure leaves the plain file for the next time."""
     for path in paths:
         unfinished = path.with_name(path.name + files.COMPRESSED + files.UNFINISHED)
         try:
             with path.open("rb") as source, gzip.open(unfinished, "wb", compresslevel=1) as target:
                 shutil.copyfileobj(source, target, _COPY_BYTES)
-            unfinished.rename(path.with_name(path.name + files.COMPRESSED))
-            path.unlink()
+            with names:
+                if path.exists():
+                    unfinished.rename(path.with_name(path.name + files.COMPRESSED))
+                    path.unlink()
+                else:
+                    unfinished.unlink()
+        except FileNotFoundError:  # thinned out before its turn came
+            unfinished.unlink(missing_ok=True)
         except OSError as exc:
             unfinished.unlink(missing_ok=True)
             _log.warning("a rotated log stays uncompressed", path=str(path), error=str(exc))

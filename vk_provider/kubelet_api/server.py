@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Mapping
 
@@ -18,9 +19,13 @@ from vk_provider.kubelet_api.authorization import Authorizer
 from vk_provider.kubelet_api.container_logs import ContainerLogs
 from vk_provider.kubelet_api.exchange import StreamLimits
 from vk_provider.kubelet_api.health import Check, Health
+from vk_provider.kubelet_api.node_metrics import NodeMetrics
 from vk_provider.kubelet_api.pod_lists import PodLists
 from vk_provider.kubelet_api.sources import KubeletApiSettings, PodSource, Reviewer
+from vk_provider.kubelet_api.stats_handlers import StatsHandlers
 from vk_provider.kubelet_api.streaming_handlers import StreamingHandlers
+from vk_provider.kubelet_api.usage_cache import UsageCache
+from vk_provider.kubelet_api.zpages import ZPages
 from vk_provider.runtime.api import Runtime
 
 _KEEP_ALIVE_S = 90.0  # ListenAndServeKubeletServer's IdleTimeout
@@ -33,7 +38,8 @@ class KubeletServer:
     """Serves the kubelet's API of one node.
 
     `ssl_context` stays the owner's: a certificate loaded into it later takes effect with the next
-    handshake. `checks` are further health checks by name; "syncloop" replaces the built-in one.
+    handshake. `listening` is set while connections are taken. `checks` are further health checks
+    by name; "syncloop" replaces the built-in one.
     """
 
     def __init__(
@@ -56,38 +62,47 @@ class KubeletServer:
         self._clock = clock
         self._health = Health(checks or {})
         self._limits = limits or StreamLimits()
+        self._usage = UsageCache(runtime, clock)
+        self._start_ns = clock.now_ns()
+        self.listening = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until cancelled, which ends open streams; raises Unavailable where it can't listen."""
+        """Serve until cancelled, which ends open streams; Unavailable where it can't listen."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self.listening.set()
+            try:
+                await self._usage.run()
+            finally:
+                self.listening.clear()
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self._settings
         apps: list[tuple[web.Application, str, int, ssl.SSLContext | None]] = [
             (self.application(), settings.listen_address, settings.port, self._ssl_context),
         ]
         if settings.healthz_port:
             apps.append((self._plain_application(), "127.0.0.1", settings.healthz_port, None))
-        runners = []
-        try:
-            for app, host, port, context in apps:
-                runner = _runner(app)
-                runners.append(runner)
-                await runner.setup()
-                await _listen(runner, host, port, context)
-            await asyncio.Event().wait()
-        finally:
-            for runner in runners:
-                await runner.cleanup()
+        for app, host, port, context in apps:
+            runner = _runner(app)
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            await _listen(runner, host, port, context)
 
     def application(self) -> web.Application:
         """Return the application behind authentication and authorization."""
+        metrics = NodeMetrics(self._settings, self._pods)
         app = web.Application(
             middlewares=[
+                metrics.middleware(),
                 access_middleware(
                     Authenticator(self._reviewer, self._clock),
                     Authorizer(self._reviewer, self._settings.node_name, self._clock),
-                )
+                ),
             ]
         )
         self._add_health(app)
+        self._add_figures(app, metrics)
         logs = ContainerLogs(self._pods, self._runtime, self._clock)
         streams = StreamingHandlers(self._pods, self._runtime, self._limits)
         lists = PodLists(self._pods, self._runtime)
@@ -100,6 +115,24 @@ class KubeletServer:
         router.add_get("/pods", lists.pods)
         router.add_get("/runningpods/", lists.running_pods)
         return app
+
+    def _add_figures(self, app: web.Application, metrics: NodeMetrics) -> None:
+        stats = StatsHandlers(
+            self._settings.node_name, self._pods, self._runtime, self._usage, self._start_ns
+        )
+        pages = ZPages(self._settings, self._clock, self._start_ns)
+        router = app.router
+        router.add_get("/stats/summary", stats.summary)
+        router.add_post("/stats/summary", stats.summary)
+        router.add_get("/metrics", metrics.metrics)
+        router.add_get("/metrics/probes", metrics.probes)
+        router.add_get("/metrics/slis", metrics.slis)
+        router.add_get("/metrics/resource", stats.resource)
+        router.add_get("/metrics/cadvisor", stats.cadvisor)
+        router.add_get("/configz", pages.configz)
+        router.add_get("/flagz", pages.flagz)
+        router.add_get("/statusz", pages.statusz)
+        router.add_get("/logs/{path:.*}", pages.logs)
 
     def _plain_application(self) -> web.Application:
         app = web.Application()

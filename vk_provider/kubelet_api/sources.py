@@ -47,12 +47,15 @@ class Reviewer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KubeletApiSettings:
-    """How the API is served. `healthz_port` 0: no plain HTTP for health on the loopback."""
+    """How the API is served.
+
+    `healthz_port` 0: no plain HTTP for health on the loopback. `version` is the kubelet's, as the
+    Node tells it. `config` is what /configz shows besides these, in KubeletConfiguration's names.
+    """
 
     node_name: str
     listen_address: str = "0.0.0.0"
     port: int = 10250
     healthz_port: int = 10248
     version: str = ""
-    log_dir: str = "/var/log"
-    shown: Mapping[str, str] = field(default_factory=dict)  # flags as /flagz shows them
+    config: Mapping[str, Any] = field(default_factory=dict)

@@ -76,7 +76,8 @@ def find_guest_image(settings: AgentSettings) -> GuestImage:
     """
     if settings.guest_image is not None:
         return GuestImage.load(settings.guest_image)
-    manifests = list(settings.guest_image_cache.glob("*/manifest.json"))
+    # Names with a dot in front are builds under way.
+    manifests = list(settings.guest_image_cache.glob("[!.]*/manifest.json"))
     if not manifests:
         raise NotFound(
             f"there is no guest image in {settings.guest_image_cache}; build one with "

@@ -123,6 +123,9 @@ async def remove_container(context: Context, container_id: str) -> None:
         if container.record.running:
             raise FailedPrecondition(f"container {container_id} runs; stop it first")
         sandbox = container.sandbox
+        if container.pump_task is not None and not container.pump_task.done():
+            container.pump_task.cancel()  # its log is as complete as it gets, and goes now
+            await asyncio.wait([container.pump_task])
         if container.record.made and sandbox.machine is not None:
             request = guest_pb2.RemoveContainerRequest(container_id=container_id)
             with contextlib.suppress(NotFound):

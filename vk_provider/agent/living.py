@@ -49,9 +49,10 @@ def begin_output(context: Context, container: Container) -> None:
     )
     bulk = sandbox.machine.guest.bulk
     container.pump = OutputPump(container.id, bulk, writer, context.clock, lambda: sandbox.vm_ended)
-    sandbox.pumps.add(
-        sandbox.group.create_task(container.pump.run(), name=f"output of {container.id}")
-    )
+    task = sandbox.group.create_task(container.pump.run(), name=f"output of {container.id}")
+    container.pump_task = task
+    sandbox.pumps.add(task)
+    task.add_done_callback(sandbox.pumps.discard)
 
 
 async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:

@@ -32,6 +32,7 @@ class Container:
     process: dict[str, Any] | None = None
     """OCI's process; holds the environment, so it is on no disk."""
     pump: OutputPump | None = None
+    pump_task: asyncio.Task[None] | None = None
     finishing: guest_pb2.ContainerInfo | None = None
     """How it ended, while its log is still being fetched."""
     stop_by: float | None = None

@@ -1,0 +1,55 @@
+//! From the kernel's hand-over to a guest that can serve: mounts, a root that containers can
+//! pivot away from, kernel modules, cgroups. Nothing here reads `boot_id` or asks for entropy:
+//! a template of this state is restored many times.
+
+mod modules;
+mod mounts;
+
+pub use modules::Modules;
+
+use std::fs;
+
+use crate::error::{Context, Result};
+use crate::paths;
+
+/// What the agent's own cgroup is kept from losing to the pod, bytes.
+const AGENT_MEMORY_MIN: &str = "16777216";
+
+/// Brings the guest up; the modules that are left are loaded when they are asked for.
+pub fn bring_up() -> Result<Modules> {
+    mounts::system()?;
+    let modules = Modules::open()?;
+    modules.load("boot")?;
+    mounts::leave_initramfs()?;
+    for dir in [
+        paths::IMAGES,
+        paths::SCRATCH,
+        paths::VOLUMES,
+        paths::CONTAINERS,
+        paths::OCI,
+        "/run/vk/sandbox/ns",
+    ] {
+        fs::create_dir_all(dir).context(format!("make {dir}"))?;
+    }
+    cgroups()?;
+    protect_self()?;
+    Ok(modules)
+}
+
+fn cgroups() -> Result<()> {
+    let controllers = "+cpu +cpuset +io +memory +pids";
+    for dir in ["/sys/fs/cgroup/vk", paths::POD_CGROUP] {
+        fs::create_dir_all(dir).context(format!("make {dir}"))?;
+    }
+    for dir in [paths::CGROUP, paths::POD_CGROUP] {
+        let file = format!("{dir}/cgroup.subtree_control");
+        fs::write(&file, controllers).context(format!("write {file}"))?;
+    }
+    Ok(())
+}
+
+fn protect_self() -> Result<()> {
+    fs::write("/sys/fs/cgroup/vk/cgroup.procs", "1").context("enter the agent's own cgroup")?;
+    fs::write("/sys/fs/cgroup/vk/memory.min", AGENT_MEMORY_MIN).context("reserve memory")?;
+    fs::write("/proc/self/oom_score_adj", "-1000").context("set the agent's OOM score")
+}

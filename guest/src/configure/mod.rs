@@ -1,0 +1,117 @@
+//! Configure: gives the guest its identity, after a boot or the restore of a template.
+
+mod entropy;
+mod interface;
+mod netlink;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::mount::{mount, MsFlags};
+
+use crate::container::blocking;
+use crate::error::{Context, Error, Result};
+use crate::pb::ConfigureRequest;
+use crate::service::Guest;
+use crate::{clock, oci, paths};
+
+const ENTROPY_BYTES: usize = 64;
+
+impl Guest {
+    /// Configures once; a repeat for the same sandbox sets the clock alone. Returns the boot id.
+    pub async fn configure(self: &Arc<Self>, request: ConfigureRequest) -> Result<String> {
+        let _turn = self.mounting.lock().await;
+        let known = self.sandbox_id();
+        if !known.is_empty() {
+            if known != request.sandbox_id {
+                return Err(Error::precondition(format!(
+                    "this guest is sandbox {known} and cannot become {}",
+                    request.sandbox_id
+                )));
+            }
+            clock::set_ns(request.clock_ns)?;
+            return boot_id();
+        }
+        check(&request)?;
+        let guest = self.clone();
+        blocking(move || {
+            apply(&guest, &request)?;
+            *crate::lock(&guest.sandbox) = request.sandbox_id;
+            boot_id()
+        })
+        .await
+    }
+}
+
+/// The kernel makes it at the first read: not before Configure, or all clones of a template
+/// would have the same.
+pub fn boot_id() -> Result<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read the boot id")?;
+    Ok(text.trim().to_owned())
+}
+
+fn check(request: &ConfigureRequest) -> Result<()> {
+    if request.sandbox_id.is_empty() {
+        return Err(Error::invalid("Configure names no sandbox"));
+    }
+    if request.entropy.len() < ENTROPY_BYTES {
+        return Err(Error::invalid(format!(
+            "Configure has {} bytes of entropy, and {ENTROPY_BYTES} are the least",
+            request.entropy.len()
+        )));
+    }
+    let hex = request.machine_id.bytes().all(|b| b.is_ascii_hexdigit());
+    if request.machine_id.len() != 32 || !hex {
+        return Err(Error::invalid("a machine id has 32 hex digits"));
+    }
+    for key in request.sysctls.keys() {
+        if key.contains("..") || key.starts_with(['/', '.']) {
+            return Err(Error::invalid(format!("{key:?} is no sysctl")));
+        }
+    }
+    Ok(())
+}
+
+fn apply(guest: &Guest, request: &ConfigureRequest) -> Result<()> {
+    // Entropy first: nothing else may draw on what every clone of the template shares.
+    entropy::credit(&request.entropy)?;
+    clock::set_ns(request.clock_ns)?;
+    nix::unistd::sethostname(&request.hostname).context("set the host name")?;
+    let sandbox = Path::new(paths::SANDBOX);
+    let hostname = format!("{}\n", request.hostname);
+    let machine_id = format!("{}\n", request.machine_id);
+    for (name, text) in [
+        ("hostname", &hostname),
+        ("resolv.conf", &request.resolv_conf),
+        ("machine-id", &machine_id),
+    ] {
+        fs::write(sandbox.join(name), text).context(format!("write {name}"))?;
+    }
+    fs::write("/etc/machine-id", &machine_id).context("write the machine id")?;
+    interface::loopback()?;
+    if let Some(interface) = &request.interface {
+        guest.modules.load("net")?;
+        interface::configure(interface)?;
+    }
+    for (key, value) in &request.sysctls {
+        let file = Path::new("/proc/sys").join(key.replace('.', "/"));
+        fs::write(&file, value).context(format!("set the sysctl {key} to {value}"))?;
+    }
+    keep_namespace("ipc", 1)?;
+    keep_namespace("uts", 1)?;
+    if request.share_process_namespace {
+        keep_namespace("pid", oci::pause::start()?)?;
+    }
+    Ok(())
+}
+
+/// Binds a process's namespace to where OCI specs find it.
+fn keep_namespace(kind: &str, pid: i32) -> Result<()> {
+    let at = Path::new(paths::SANDBOX).join("ns").join(kind);
+    let tried = || format!("keep the {kind} namespace");
+    fs::File::create(&at).context(tried())?;
+    let from = format!("/proc/{pid}/ns/{kind}");
+    let none: Option<&str> = None;
+    mount(Some(from.as_str()), &at, none, MsFlags::MS_BIND, none).context(tried())
+}

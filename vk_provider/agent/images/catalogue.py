@@ -89,6 +89,8 @@ class Catalogue:
     def add(self, image: StoredImage, directory: Path) -> StoredImage:
         """Take over a directory with a disk file as the image's own."""
         (directory / RECORD_FILE).write_bytes(to_json(image))
+        disk = directory / image.disk.name
+        os.utime(disk, ns=(image.last_used_at_ns, image.last_used_at_ns))
         directory.chmod(0o700)
         home = self._home(image)
         shutil.rmtree(home, ignore_errors=True)

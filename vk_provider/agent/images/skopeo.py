@@ -7,8 +7,8 @@ import base64
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import orjson
@@ -63,10 +63,11 @@ class Skopeo:
             options = ["--no-creds"] if login is None else ["--authfile", _path_of(login)]
             arguments = ["inspect", "--raw", *options, f"docker://{name}"]
             output = bytearray()
-            async for block in self._run(arguments, name, login, Path("/")):
-                output += block
-                if len(output) > _MAX_MANIFEST_BYTES:
-                    raise Invalid(f"the manifest of {name} is larger than 4 MiB")
+            async with aclosing(self._run(arguments, name, login, Path("/"))) as blocks:
+                async for block in blocks:
+                    output += block
+                    if len(output) > _MAX_MANIFEST_BYTES:
+                        raise Invalid(f"the manifest of {name} is larger than 4 MiB")
         return bytes(output)
 
     async def copy(
@@ -88,12 +89,13 @@ class Skopeo:
                 options = ["--src-authfile", _path_of(login)]
             arguments = ["copy", "--remove-signatures", *options]
             arguments += [f"docker://{name}", f"oci:{layout}:image"]
-            async for _ in self._run(arguments, name, login, layout.parent):
-                on_step()
+            async with aclosing(self._run(arguments, name, login, layout.parent)) as steps:
+                async for _ in steps:
+                    on_step()
 
     async def _run(
         self, arguments: list[str], image: str, login: int | None, temporary: Path
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """Yield what skopeo writes to its standard output; raise what it complains of."""
         command = ["skopeo", "--override-os", "linux", "--override-arch", "amd64"]
         command += ["--tmpdir", str(temporary)]

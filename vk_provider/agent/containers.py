@@ -18,7 +18,7 @@ from vk_provider.agent.exits import mark_start_failed, mark_started
 from vk_provider.agent.guest_calls import CALL_S, ask
 from vk_provider.agent.images import StoredImage
 from vk_provider.agent.living import begin_output
-from vk_provider.agent.logs import remove_logs
+from vk_provider.agent.log_folders import remove_container_logs
 from vk_provider.agent.oci import Sources, User, linux_resources, make_container_spec, resolve_user
 from vk_provider.agent.processes import remove_process, save_process
 from vk_provider.agent.records import ContainerRecord
@@ -134,7 +134,7 @@ async def remove_container(context: Context, container_id: str) -> None:
                     f"removing container {container_id}",
                 )
         remove_process(context.settings.sandbox_run_dir(sandbox.id), container_id)
-        await asyncio.to_thread(remove_logs, container.log_path)
+        await asyncio.to_thread(remove_container_logs, container.log_path)
         context.store.delete_container(container_id)
         context.containers.pop(container_id, None)
         sandbox.containers.pop(container_id, None)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
 from vk_provider.agent.images import StoredImage
-from vk_provider.common.errors import FailedPrecondition
+from vk_provider.common.errors import FailedPrecondition, NotFound
 from vk_provider.common.logging import get_logger
 
 _log = get_logger("agent.images")
@@ -50,10 +50,10 @@ def list_images(context: Context, image: str) -> list[pb.Image]:
 
 
 async def remove_image(context: Context, image: str) -> None:
-    """Remove an image that nothing uses. Raises FailedPrecondition; not there is fine."""
+    """Remove an image that nothing uses. Raises NotFound, FailedPrecondition."""
     found = context.images.resolve(image)
     if found is None:
-        return
+        raise NotFound(f"there is no image {image} on this host")
     if found.image_ref in images_in_use(context):
         raise FailedPrecondition(f"image {image} is in use by a container; remove that first")
     await context.images.remove(image)

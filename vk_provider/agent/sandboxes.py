@@ -11,7 +11,7 @@ from vk_provider.agent.disks import mount_image
 from vk_provider.agent.ending import begin_end, wait_end
 from vk_provider.agent.guest_calls import CALL_S, ask
 from vk_provider.agent.living import begin_life
-from vk_provider.agent.logs import remove_logs
+from vk_provider.agent.log_folders import remove_container_logs
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.records import Phase, SandboxRecord
 from vk_provider.agent.sandbox import Sandbox
@@ -86,7 +86,7 @@ async def remove(context: Context, sandbox: Sandbox) -> None:
         begin_end(context, sandbox, "Stopped", "")
         await wait_end(sandbox)
     for container in sandbox.containers.values():
-        await asyncio.to_thread(remove_logs, container.log_path)
+        await asyncio.to_thread(remove_container_logs, container.log_path)
     forget(context, sandbox)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.common.quantity import cpu_milli, whole
+from vk_provider.pods.amounts import bounded_milli, bounded_whole
 from vk_provider.pods.podspec import (
     Container,
     Pod,
@@ -32,13 +32,13 @@ def container_demand(pod: Pod) -> list[pb.ContainerDemand]:
     if "cpu" in requests or "cpu" in limits:
         for entry in (*demand, *apps):
             entry.cpu_request_milli = entry.cpu_limit_milli = 0
-        apps[0].cpu_request_milli = cpu_milli(requests.get("cpu", 0))
-        apps[0].cpu_limit_milli = cpu_milli(limits.get("cpu", 0))
+        apps[0].cpu_request_milli = bounded_milli(requests.get("cpu", 0))
+        apps[0].cpu_limit_milli = bounded_milli(limits.get("cpu", 0))
     if "memory" in requests or "memory" in limits:
         for entry in (*demand, *apps):
             entry.memory_request_bytes = entry.memory_limit_bytes = 0
-        apps[0].memory_request_bytes = whole(requests.get("memory", 0))
-        apps[0].memory_limit_bytes = whole(limits.get("memory", 0))
+        apps[0].memory_request_bytes = bounded_whole(requests.get("memory", 0))
+        apps[0].memory_limit_bytes = bounded_whole(limits.get("memory", 0))
     return demand + apps
 
 
@@ -47,8 +47,8 @@ def _one(container: Container, kind: pb.ContainerDemand.Kind.ValueType) -> pb.Co
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     return pb.ContainerDemand(
         kind=kind,
-        cpu_request_milli=cpu_milli(requests.get("cpu", 0)),
-        cpu_limit_milli=cpu_milli(limits.get("cpu", 0)),
-        memory_request_bytes=whole(requests.get("memory", 0)),
-        memory_limit_bytes=whole(limits.get("memory", 0)),
+        cpu_request_milli=bounded_milli(requests.get("cpu", 0)),
+        cpu_limit_milli=bounded_milli(limits.get("cpu", 0)),
+        memory_request_bytes=bounded_whole(requests.get("memory", 0)),
+        memory_limit_bytes=bounded_whole(limits.get("memory", 0)),
     )

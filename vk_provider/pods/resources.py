@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.common.quantity import cpu_milli, parse_quantity, whole
+from vk_provider.common.quantity import parse_quantity
+from vk_provider.pods.amounts import bounded_milli, bounded_whole
 from vk_provider.pods.podspec import (
     Container,
     Pod,
@@ -49,16 +50,16 @@ def linux_resources(pod: Pod, container: Container, *, settings: PodSettings) ->
     own = container.get("resources") or {}
     limits = own.get("limits") or {}
     requests = own.get("requests") or {}
-    pod_limits_set = (pod["spec"].get("resources") or {}).get("limits") or {}
-    cpu_limit = cpu_milli(limits.get("cpu", 0)) or cpu_milli(pod_limits_set.get("cpu", 0))
-    memory_limit = whole(limits.get("memory", 0)) or whole(pod_limits_set.get("memory", 0))
-    cpu_request = cpu_milli(requests["cpu"]) if "cpu" in requests else cpu_limit
+    of_pod = (pod["spec"].get("resources") or {}).get("limits") or {}
+    cpu_limit = bounded_milli(limits.get("cpu", 0)) or bounded_milli(of_pod.get("cpu", 0))
+    memory_limit = bounded_whole(limits.get("memory", 0)) or bounded_whole(of_pod.get("memory", 0))
+    cpu_request = bounded_milli(requests["cpu"]) if "cpu" in requests else cpu_limit
     return pb.LinuxResources(
         cpu_shares=cpu_shares(cpu_request),
         cpu_quota_us=cpu_quota_us(cpu_limit),
         cpu_period_us=CPU_PERIOD_US,
         memory_limit_bytes=memory_limit,
-        memory_request_bytes=whole(requests.get("memory", 0)),
+        memory_request_bytes=bounded_whole(requests.get("memory", 0)),
         oom_score_adj=oom_score_adj(pod, container, settings.memory_capacity_bytes),
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.pods.amounts import bounded
 from vk_provider.pods.demand import container_demand
 from vk_provider.pods.dns import pod_dns
 from vk_provider.pods.hostname import pod_hostname
@@ -56,7 +58,9 @@ def make_run_sandbox_request(
         volumes=volumes,
         sysctls=sysctl_settings(pod_security(pod).get("sysctls") or ()),
         annotations=annotations,
-        ephemeral_storage_limit_bytes=int(pod_limits(pod).get("ephemeral-storage", 0)),
+        ephemeral_storage_limit_bytes=bounded(
+            pod_limits(pod).get("ephemeral-storage", Fraction(0))
+        ),
         share_process_namespace=bool(pod["spec"].get("shareProcessNamespace")),
     )
 

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from vk_provider.pods.podspec import Container
-from vk_provider.pods.probes.model import OUTPUT_LIMIT_BYTES, Answer
+from vk_provider.pods.probes.model import OUTPUT_LIMIT_BYTES, Answer, CheckError
 from vk_provider.pods.probes.ports import host_port, resolve_port
 
 _KUBERNETES_VERSION = "1.37"
@@ -43,14 +43,17 @@ class HttpResponse:
 def make_request(
     action: Mapping[str, Any], container: Container, pod_ip: str, purpose: Purpose
 ) -> HttpRequest:
-    """Return the request; raises CheckError for a port that is not there."""
+    """Return the request; raises CheckError for a port or a host that is none."""
     port = resolve_port(action.get("port"), container)
     scheme = str(action.get("scheme") or "HTTP").lower()
     authority = host_port(action.get("host") or pod_ip, port)
     text = f"{scheme}://{authority}{_target(action.get('path') or '/')}"
     plain = text.isascii() and text.isprintable() and " " not in text
     headers = _headers(action.get("httpHeaders") or (), purpose)
-    return HttpRequest(text, URL(text, encoded=plain), headers)
+    try:
+        return HttpRequest(text, URL(text, encoded=plain), headers)
+    except ValueError as exc:
+        raise CheckError(f"{text} is no URL: {exc}") from exc
 
 
 def _target(path: str) -> str:

@@ -39,6 +39,8 @@ async def check_tcp(
         return Answer(False, f"dial tcp {target}: i/o timeout")
     except OSError as exc:
         return Answer(False, f"dial tcp {target}: connect: {_reason(exc)}")
+    except UnicodeError as exc:  # what the resolver says of a name that can't be one
+        return Answer(False, f"dial tcp: lookup {host}: {exc}")
     # Aborted, not closed: a guest that never answers the FIN would hold the socket.
     writer.transport.abort()
     return Answer(True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.common.quantity import whole
+from vk_provider.common.errors import Invalid
+from vk_provider.pods.amounts import bounded, bounded_whole
 from vk_provider.pods.errors import VolumeError
 from vk_provider.pods.lookups import Lookup
 from vk_provider.pods.objects import Objects
@@ -74,7 +76,7 @@ async def _one(
             filled = await _fill(volume, sources)
             return _files_volume(pod, volume, filled), filled.renew_at_ns
         return _other_volume(pod, volume, image_refs), None
-    except VolumeError as exc:
+    except (VolumeError, Invalid) as exc:
         raise VolumeError(
             f'MountVolume.SetUp failed for volume "{volume["name"]}" : {exc}'
         ) from exc
@@ -116,7 +118,7 @@ def _other_volume(pod: Pod, volume: VolumeSpec, image_refs: Mapping[str, str]) -
     memory = empty_dir.get("medium") == "Memory"
     result.scratch.medium = pb.ScratchVolume.MEMORY if memory else pb.ScratchVolume.DISK
     result.scratch.size_limit_bytes = _size_limit(
-        pod, whole(empty_dir.get("sizeLimit") or 0), memory
+        pod, bounded_whole(empty_dir.get("sizeLimit") or 0), memory
     )
     security = pod_security(pod)
     if security.get("fsGroup") is not None:
@@ -129,5 +131,7 @@ def _size_limit(pod: Pod, own_bytes: int, memory: bool) -> int:
     """In memory a volume is no larger than the pod's memory limit (emptydir, KEP-1967)."""
     if not memory:
         return own_bytes
-    known = [limit for limit in (own_bytes, int(pod_limits(pod).get("memory", 0))) if limit]
+    known = [
+        limit for limit in (own_bytes, bounded(pod_limits(pod).get("memory", Fraction(0)))) if limit
+    ]
     return min(known, default=0)

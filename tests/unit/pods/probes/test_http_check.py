@@ -156,3 +156,18 @@ def test_urls(action: Any, url: str) -> None:
 def test_a_port_that_is_not_there_is_an_error() -> None:
     with pytest.raises(CheckError, match='has no port named "web"'):
         make_request({"port": "web"}, container(), "10.0.0.1", "probe")
+
+
+@pytest.mark.parametrize("host", ["[", "a b", "x" * 300, "é" * 70 + ".test", "::::"])
+async def test_hosts_that_are_none_harm_nobody(host: str) -> None:
+    action = {"port": 1, "host": host}
+    try:
+        assert not (await check_http(action, container(), "127.0.0.1", 5)).success
+    except CheckError as exc:
+        assert host in str(exc)
+
+
+@pytest.mark.parametrize("value", ["a\r\nb", "\x00"])
+async def test_headers_that_are_none_are_failures(server: TestServer, value: str) -> None:
+    headers = [{"name": "X-A", "value": value}]
+    assert not (await check(server, "/status/200", httpHeaders=headers)).success

@@ -34,6 +34,13 @@ async def test_an_open_port_is_a_success_and_a_closed_one_is_not() -> None:
     assert found == Answer(False, f"dial tcp 127.0.0.1:{port}: connect: connection refused")
 
 
+@pytest.mark.parametrize("host", ["a b", "x" * 300, "é" * 70 + ".test", "::::", "a..b"])
+async def test_hosts_that_are_none_are_failures(host: str) -> None:
+    found = await check_tcp({"port": 1, "host": host}, container(), "127.0.0.1", 5)
+    assert not found.success
+    assert found.output.startswith("dial tcp")
+
+
 class Health:
     """A health service, written by hand as far as a probe needs it."""
 

@@ -18,6 +18,7 @@ _COMMANDS = {
     "run": "vk_provider.cli.run",
     "node": "vk_provider.cli.node",
     "agent": "vk_provider.cli.agent",
+    "doctor": "vk_provider.cli.doctor",
     "top": "vk_provider.cli.top",
     "usage": "vk_provider.cli.usage",
     "images": "vk_provider.cli.images",

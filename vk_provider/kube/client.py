@@ -134,10 +134,10 @@ class KubeClient:
         """Delete an object; `body` are DeleteOptions (gracePeriodSeconds, preconditions.uid…)."""
         return await self._request("DELETE", path, body=body)
 
-    async def get_text(self, path: str) -> str:
-        """Return the body of an answer that is not JSON (/readyz, …)."""
+    async def head(self, path: str) -> Mapping[str, str]:
+        """Return the headers of a GET's answer (case does not matter in their names)."""
         async with self._opened("GET", path, None, None, "", _TIMEOUT) as response:
-            return await response.text()
+            return response.headers
 
     async def watch(
         self, path: str, params: Params | None = None

@@ -6,7 +6,6 @@ import base64
 import binascii
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,23 +55,22 @@ class Kubeconfig:
 
     @contextlib.contextmanager
     def with_files(self) -> Iterator[dict[str, Any]]:
-        """Yield the document with inline data as files on a tmpfs, which end with the block."""
-        with tempfile.TemporaryDirectory(prefix="vk-kubeconfig-", dir=_memory()) as folder:
+        """Yield the document with inline data as files in memory, which end with the block."""
+        with contextlib.ExitStack() as files:
             yield {
                 **self.document,
-                "clusters": [self._materialised(self.document["clusters"][0], "cluster", folder)],
-                "users": [self._materialised(u, "user", folder) for u in self.document["users"]],
+                "clusters": [self._materialised(self.document["clusters"][0], "cluster", files)],
+                "users": [self._materialised(u, "user", files) for u in self.document["users"]],
             }
 
-    def _materialised(self, entry: dict[str, Any], kind: str, folder: str) -> dict[str, Any]:
+    def _materialised(
+        self, entry: dict[str, Any], kind: str, files: contextlib.ExitStack
+    ) -> dict[str, Any]:
         body = dict(entry[kind])
         for name in _FILES[kind]:
-            data = body.pop(f"{name}-data", None)
-            if data:
-                file = Path(folder) / name
-                file.touch(mode=0o600)
-                file.write_bytes(_decode(self.path, f"{name}-data", data))
-                body[name] = str(file)
+            if data := body.pop(f"{name}-data", None):
+                decoded = _decode(self.path, f"{name}-data", data)
+                body[name] = files.enter_context(_in_memory(name, decoded))
         return {**entry, kind: body}
 
 
@@ -168,12 +166,11 @@ def _decode(path: Path, field: str, data: Any) -> bytes:
         raise Invalid(f"The kubeconfig {path} holds no base64 in {field}: {exc}") from exc
 
 
-def _memory() -> str:
-    """Return a folder on a tmpfs: keys must not reach a disk."""
-    for folder in ("/run", "/dev/shm"):
-        if os.access(folder, os.W_OK):
-            return folder
-    raise Invalid(
-        "The kubeconfig holds a client key inline, and neither /run nor /dev/shm can be written; "
-        "keep the key in a file and name it by client-key"
-    )
+@contextlib.contextmanager
+def _in_memory(name: str, data: bytes) -> Iterator[str]:
+    """Yield the path of a file that is on no disk and that no other user can open."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"

@@ -44,7 +44,10 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class ProbeSpec:
-    """A probe's times (seconds) and thresholds, and the handler as the pod's JSON has it."""
+    """A probe's times (seconds) and thresholds, and the handler as the pod's JSON has it.
+
+    Its terminationGracePeriodSeconds is the planner's, who kills.
+    """
 
     kind: ProbeKind
     handler: Mapping[str, Any]
@@ -53,7 +56,6 @@ class ProbeSpec:
     timeout_s: int
     success_threshold: int
     failure_threshold: int
-    termination_grace_period_s: int | None
 
     @classmethod
     def of(cls, container: Container, kind: ProbeKind) -> ProbeSpec | None:
@@ -69,7 +71,6 @@ class ProbeSpec:
             int(probe.get("timeoutSeconds") or 1),
             int(probe.get("successThreshold") or 1),
             int(probe.get("failureThreshold") or 3),
-            probe.get("terminationGracePeriodSeconds"),
         )
 
 
@@ -104,9 +105,3 @@ class Answer:
 
 class CheckError(Exception):
     """A check that could not be made: says nothing about the container."""
-
-
-def probe_grace_period_s(container: Container, kind: ProbeKind) -> int | None:
-    """Return the grace that a kill by this probe gives, None for the pod's own."""
-    spec = ProbeSpec.of(container, kind)
-    return spec.termination_grace_period_s if spec else None

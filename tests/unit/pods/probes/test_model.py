@@ -13,7 +13,6 @@ from vk_provider.pods.probes.model import (
     ProbeResult,
     ProbeSpec,
     Tally,
-    probe_grace_period_s,
 )
 from vk_provider.pods.probes.ports import host_port, resolve_port
 
@@ -31,12 +30,6 @@ def test_what_a_probe_leaves_out_has_the_apis_defaults() -> None:
     assert (found.initial_delay_s, found.period_s, found.timeout_s) == (0, 10, 1)
     assert (found.success_threshold, found.failure_threshold) == (1, 3)
     assert ProbeSpec.of(container(), ProbeKind.LIVENESS) is None
-
-
-def test_a_probe_may_have_a_grace_period_of_its_own() -> None:
-    app = container(livenessProbe={"exec": {}, "terminationGracePeriodSeconds": 5})
-    assert probe_grace_period_s(app, ProbeKind.LIVENESS) == 5
-    assert probe_grace_period_s(app, ProbeKind.STARTUP) is None
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,18 @@ def agent_socket(function: _F) -> _F:
     return option(
         "--agent-socket",
         type=click.Path(path_type=Path),
-        default=DEFAULT_SOCKET,
+        callback=_default_socket,
         metavar="PATH",
-        help="The agent's unix socket.",
+        help="The agent's unix socket. [default: agent.sock in the agent's run folder, which is "
+        f"{DEFAULT_SOCKET.parent}]",
     )(function)
+
+
+def _default_socket(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path:
+    if value is not None:
+        return value
+    folder = ctx.params.get("agent_run_dir")
+    return Path(folder) / DEFAULT_SOCKET.name if folder else DEFAULT_SOCKET
 
 
 def log_level(function: _F) -> _F:

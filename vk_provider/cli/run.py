@@ -43,10 +43,21 @@ def run(ctx: click.Context, /, **_: Any) -> None:
     from vk_provider.common.logging import set_up
 
     set_up(str(ctx.params.get("log_level") or "info"))
+    # Both must mean the same one, wherever the agent's run folder is.
+    socket = ctx.params["agent_socket"]
+    if ctx.get_parameter_source("agent_socket") is click.core.ParameterSource.DEFAULT:
+        socket = ctx.params["agent_run_dir"] / socket.name
     parts = [
         Part(
             str(command.name),
-            [sys.executable, "-m", "vk_provider.cli", str(command.name), *_arguments(ctx, command)],
+            [
+                sys.executable,
+                "-m",
+                "vk_provider.cli",
+                str(command.name),
+                f"--agent-socket={socket}",
+                *_arguments(ctx, command),
+            ],
         )
         for command in reversed(_PARTS)
     ]
@@ -62,7 +73,7 @@ def _arguments(ctx: click.Context, command: click.Command) -> Iterable[str]:
     for name, value in ctx.params.items():
         parameter = known.get(name)
         given = ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if not isinstance(parameter, click.Option) or not given or value is None:
+        if not isinstance(parameter, click.Option) or not given or name == "agent_socket":
             continue
         if parameter.is_flag:
             names = parameter.opts if value else parameter.secondary_opts

@@ -144,3 +144,28 @@ def test_run_hands_each_part_its_own_options(monkeypatch: pytest.MonkeyPatch) ->
     }
     assert agent.command[:4] == [*python, "agent"]
     assert set(agent.command[4:]) == {"--agent-socket=/s", "--log-dir=/l"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "socket"),
+    [
+        ([], "/run/vk-provider/agent/agent.sock"),
+        (["--agent-run-dir=/r"], "/r/agent.sock"),
+        (["--agent-run-dir=/r", "--agent-socket=/s"], "/s"),
+    ],
+)
+def test_both_parts_mean_the_same_socket(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], socket: str
+) -> None:
+    from vk_provider.cli import supervisor
+
+    started: list[Any] = []
+
+    async def supervise(parts: list[supervisor.Part]) -> None:
+        started.extend(parts)
+
+    monkeypatch.setattr(supervisor, "supervise", supervise)
+    with pytest.raises(SystemExit):
+        main(["run", *arguments])
+    for part in started:
+        assert [a for a in part.command if "socket" in a] == [f"--agent-socket={socket}"]

@@ -42,8 +42,9 @@ class Catalogue:
     def load(self) -> None:
         """Read the directory, made if need be; remove what is unfinished or damaged."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(self._work, ignore_errors=True)
-        self._work.mkdir(mode=0o700)
+        self._work.mkdir(mode=0o700, exist_ok=True)
+        for path in self._work.iterdir():
+            shutil.rmtree(path, ignore_errors=True)
         self._images.clear()
         for path in self._directory.iterdir():
             if not _KEY.fullmatch(path.name):

@@ -5,7 +5,6 @@ The tree is the image author's: nothing in it is followed out of it.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import errno
 import os
@@ -13,7 +12,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-from vk_provider.common.errors import Exhausted, FailedPrecondition, Invalid
+from vk_provider.agent.tools import tool
+from vk_provider.common.errors import Exhausted, Invalid
 
 _SYS_OPENAT2 = 437  # the same on all architectures
 _RESOLVE_IN_ROOT = 0x10
@@ -31,7 +31,12 @@ class _OpenHow(ctypes.Structure):
 
 async def unpack(layout: Path, root: Path, image: str) -> None:
     """Apply the layers of the image `image` in an OCI layout. Raises Invalid, Exhausted."""
-    await _run(["umoci", "raw", "unpack", "--image", f"{layout}:image", str(root)], "unpack", image)
+    await _run(
+        ["umoci", "raw", "unpack", "--image", f"{layout}:image", str(root)],
+        "umoci",
+        "unpack",
+        image,
+    )
 
 
 async def make_disk(root: Path, disk: Path, image: str) -> None:
@@ -39,7 +44,7 @@ async def make_disk(root: Path, disk: Path, image: str) -> None:
 
     Uncompressed: made in half the time, and read without work for the guest's processor.
     """
-    await _run(["mkfs.erofs", "--quiet", str(disk), str(root)], "pack", image)
+    await _run(["mkfs.erofs", "--quiet", str(disk), str(root)], "erofs-utils", "pack", image)
 
 
 def read_text(root: Path, name: str) -> str:
@@ -71,27 +76,10 @@ def read_text(root: Path, name: str) -> str:
     return data.decode(errors="replace")
 
 
-async def _run(command: list[str], verb: str, image: str) -> None:
+async def _run(command: list[str], package: str, verb: str, image: str) -> None:
     with tempfile.TemporaryFile() as output:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=output,
-                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-            )
-        except FileNotFoundError as exc:
-            raise FailedPrecondition(
-                f"images are made ready by {command[0]}, which is not installed "
-                "(Debian: umoci and erofs-utils)"
-            ) from exc
-        try:
+        async with tool(command, package=package, stderr=output) as process:
             code = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
         if code == 0:
             return
         size = output.seek(0, os.SEEK_END)

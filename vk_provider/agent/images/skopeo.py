@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import re
@@ -16,9 +15,9 @@ import orjson
 from vk_provider._pb.sandbox_pb2 import RegistryAuth
 from vk_provider.agent.images.references import Reference
 from vk_provider.agent.images.settings import ImageSettings
+from vk_provider.agent.tools import PIPE, tool
 from vk_provider.common.errors import (
     Exhausted,
-    FailedPrecondition,
     Invalid,
     NotFound,
     PermissionDenied,
@@ -106,31 +105,20 @@ class Skopeo:
         environment = {
             name: value for name, value in os.environ.items() if _PASSED_ON.fullmatch(name)
         }
-        environment |= {"PATH": os.defpath + ":/usr/local/bin:/usr/sbin", "HOME": "/nonexistent"}
+        environment["HOME"] = "/nonexistent"  # whose logins these are not
         with tempfile.TemporaryFile() as complaints:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command,
-                    *arguments,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=complaints,
-                    env=environment,
-                    pass_fds=() if login is None else (login,),
-                )
-            except FileNotFoundError as exc:
-                raise FailedPrecondition(
-                    "images are fetched by skopeo, which is not installed (Debian: skopeo)"
-                ) from exc
-            try:
+            async with tool(
+                [*command, *arguments],
+                package="skopeo",
+                stdout=PIPE,
+                stderr=complaints,
+                env=environment,
+                pass_fds=() if login is None else (login,),
+            ) as process:
                 if process.stdout is not None:
                     while block := await process.stdout.read(64 * 1024):
                         yield block
                 code = await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
             if code != 0:
                 size = complaints.seek(0, os.SEEK_END)
                 complaints.seek(max(0, size - 64 * 1024))

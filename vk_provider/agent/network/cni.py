@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from vk_provider.agent.network.conflist import Conflist, plugin_config
+from vk_provider.agent.tools import PIPE, tool
 from vk_provider.common.errors import (
     DeadlineExceeded,
     Exhausted,
@@ -21,7 +22,6 @@ from vk_provider.common.errors import (
 )
 
 INTERFACE = "eth0"
-_FIXED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
@@ -97,26 +97,22 @@ class CniPlugins:
             "CNI_IFNAME": INTERFACE,
             "CNI_ARGS": call.args,
             "CNI_PATH": ":".join(map(str, self._directories)),
-            "PATH": _FIXED_PATH,
         }
-        process = await asyncio.create_subprocess_exec(
-            path,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        async with tool(
+            [path],
+            package="containernetworking-plugins",
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
             env=environment,
-        )
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                stdout, stderr = await process.communicate(config)
-        except TimeoutError as exc:
-            raise DeadlineExceeded(
-                f"the CNI plugin {kind} did not finish {command} in {self._timeout_s:g} s"
-            ) from exc
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        ) as process:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    stdout, stderr = await process.communicate(config)
+            except TimeoutError as exc:
+                raise DeadlineExceeded(
+                    f"the CNI plugin {kind} did not finish {command} in {self._timeout_s:g} s"
+                ) from exc
         if process.returncode != 0:
             raise _plugin_error(command, kind, process.returncode or 0, stdout, stderr)
         return stdout

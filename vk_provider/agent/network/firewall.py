@@ -6,11 +6,11 @@ when the rules are written anew.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vk_provider.agent.tools import PIPE, tool
 from vk_provider.common.errors import FailedPrecondition
 
 TABLE = "vk_provider"
@@ -94,20 +94,8 @@ async def apply(script: str) -> None:
     """Run a script as one transaction. Raises FailedPrecondition with nft's words."""
     if not script:
         return
-    try:
-        process = await asyncio.create_subprocess_exec(
-            "nft",
-            "-f",
-            "-",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
-    except FileNotFoundError as exc:
-        raise FailedPrecondition(
-            "the built-in network needs nft; install it (Debian: nftables)"
-        ) from exc
-    _, complaint = await process.communicate(script.encode())
+    async with tool(["nft", "-f", "-"], package="nftables", stdin=PIPE, stderr=PIPE) as process:
+        _, complaint = await process.communicate(script.encode())
     if process.returncode != 0:
         words = complaint.decode(errors="replace").strip()[:1000]
         raise FailedPrecondition(f"nft refused a change of its table {TABLE}: {words}")

@@ -160,7 +160,7 @@ async def _let_go(context: Context) -> None:
 async def _serving(socket: Path, service: SandboxServer) -> AsyncIterator[None]:
     server = grpc.aio.server(options=SERVER_OPTIONS)
     add_SandboxServiceServicer_to_server(service, server)
-    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     socket.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
@@ -183,9 +183,9 @@ def _alone(settings: AgentSettings) -> Iterator[None]:
             "the agent makes network namespaces, control groups and disks: run it as root "
             "(QEMU itself runs as no root)"
         )
-    for directory, mode in ((settings.state_dir, 0o700), (settings.run_dir, 0o711)):
+    for directory in (settings.state_dir, settings.run_dir):
         directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(mode)
+        directory.chmod(0o700)
     lock = os.open(settings.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

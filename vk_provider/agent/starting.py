@@ -35,7 +35,7 @@ async def start_machine(
     record, settings = sandbox.record, context.settings
     run_dir = settings.sandbox_run_dir(sandbox.id)
     scratch = settings.sandbox_state_dir(sandbox.id) / "scratch.img"
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
+    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     size = request.ephemeral_storage_limit_bytes or settings.scratch_bytes
 
     async def disk() -> None:

@@ -55,6 +55,7 @@ def agent_command(settings: ClusterSettings, builds: Builds) -> list[str]:
     return [
         f"--agent-state-dir={settings.directory / 'agent'}",
         f"--agent-run-dir={settings.run_directory / 'agent'}",
+        f"--agent-socket={settings.agent_socket}",
         f"--log-dir={settings.log_directory}",
         f"--guest-image={builds.guest_image}",
         f"--registries-conf={settings.directory / 'registries.conf'}",
@@ -77,7 +78,7 @@ def wait_node_ready(
     settings: ClusterSettings, builds: Builds, kubectl: Kubectl, processes: list[str]
 ) -> None:
     """Approve the node's serving certificate and return when the node is Ready."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         for name in processes:
             if running(settings, name) is None:
@@ -93,7 +94,7 @@ def wait_node_ready(
             return
         time.sleep(0.2)
     raise SystemExit(
-        f"node {settings.node_name} was not Ready after 180 s; last words:\n"
+        f"node {settings.node_name} was not Ready after 90 s; last words:\n"
         + "\n".join(f"{name}:\n{tail(settings, name, 30)}" for name in processes)
     )
 

@@ -184,7 +184,10 @@ def _wait_ready(settings: ClusterSettings, timeout_s: float = 120) -> None:
         try:
             with urllib.request.urlopen(f"{settings.api_url}/readyz", context=context, timeout=5):
                 return
-        except (urllib.error.URLError, OSError) as error:
+        except urllib.error.HTTPError as error:
+            reason = error
+            error.close()
+        except OSError as error:
             reason = error
         time.sleep(0.1)
     raise SystemExit(

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,19 +63,22 @@ def spawn(
     settings.logs.mkdir(parents=True, exist_ok=True)
     settings.records.mkdir(parents=True, exist_ok=True)
     with (settings.logs / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
+        # Not subprocess: nobody here waits for it, and it outlives this command.
+        pid = os.posix_spawnp(
+            command[0],
             command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, **(env or {})},
+            {**os.environ, **(env or {})},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, log.fileno(), 2),
+            ],
+            setsid=True,
         )
-    ticks = start_ticks(process.pid)
+    ticks = start_ticks(pid)
     if ticks is None:
         raise SystemExit(f"{name} ended at once; its words: {tail(settings, name)}")
-    record = Record(name, process.pid, ticks)
+    record = Record(name, pid, ticks)
     (settings.records / f"{name}.json").write_text(json.dumps(record.__dict__))
     return record
 

@@ -18,7 +18,7 @@ from vk_provider.agent.exits import mark_start_failed, mark_started
 from vk_provider.agent.guest_calls import CALL_S, ask
 from vk_provider.agent.images import StoredImage
 from vk_provider.agent.living import begin_output
-from vk_provider.agent.log_folders import remove_container_logs
+from vk_provider.agent.log_folders import make_container_log, remove_container_logs
 from vk_provider.agent.oci import Sources, User, linux_resources, make_container_spec, resolve_user
 from vk_provider.agent.processes import remove_process, save_process
 from vk_provider.agent.records import ContainerRecord
@@ -241,6 +241,7 @@ async def _make(context: Context, container: Container, config: pb.ContainerConf
             target_pid=target_pid,
         ),
     )
+    make_container_log(container.log_path)
     save_process(context.settings.sandbox_run_dir(sandbox.id), container.id, spec.process)
     container.process = spec.process
     await ask(

@@ -66,6 +66,7 @@ class Reflector:
         self._on_failure = on_failure
         self._resource_version = ""
         self._pause_s = _BACKOFF_S[0]
+        self._failing = False
 
     async def run(self) -> None:
         """Reflect until cancelled."""
@@ -82,7 +83,10 @@ class Reflector:
                 # A refusal of a watch (not a loss of it) may be about the resourceVersion.
                 if isinstance(exc, ApiError) and not isinstance(exc, Unavailable):
                     self._resource_version = ""
-                log.warning("can't follow", path=self._path, error=str(exc), retry_s=self._pause_s)
+                # Once for an outage, not once for each attempt.
+                tell = log.debug if self._failing else log.warning
+                tell("can't follow, trying on", path=self._path, error=str(exc))
+                self._failing = True
                 if self._on_failure is not None:
                     self._on_failure(exc)
                 await self._clock.sleep(_jittered(self._pause_s))
@@ -92,7 +96,7 @@ class Reflector:
         while True:
             began = self._clock.monotonic()
             await self._watch()
-            self._pause_s = _BACKOFF_S[0]
+            self._works()
             if (
                 self._clock.monotonic() - began < 1.0
             ):  # no busy loop when the server ends it at once
@@ -125,7 +129,7 @@ class Reflector:
         }
         async with contextlib.aclosing(self._client.watch(self._path, params)) as events:
             async for event in events:
-                self._pause_s = _BACKOFF_S[0]
+                self._works()
                 version = (event.object.get("metadata") or {}).get("resourceVersion")
                 if event.type in {"ADDED", "MODIFIED"}:
                     self._handler.upsert(event.object)
@@ -135,6 +139,12 @@ class Reflector:
                     log.warning("unknown kind of event", path=self._path, type=event.type)
                 if version:
                     self._resource_version = version
+
+    def _works(self) -> None:
+        self._pause_s = _BACKOFF_S[0]
+        if self._failing:
+            self._failing = False
+            log.info("following again", path=self._path)
 
 
 def _jittered(seconds: float) -> float:

@@ -185,7 +185,8 @@ class NodeController:
                 await self._configure_runtime()
                 pause = _RETRY_S[0]
             except VkError as exc:
-                log.warning("node status not written", error=str(exc), retry_s=pause)
+                tell = log.warning if pause == _RETRY_S[0] else log.debug
+                tell("node status not written, trying on", error=str(exc))
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _RETRY_S[1])
                 self._wake.set()

@@ -38,12 +38,18 @@ class LeaseKeeper:
 
     async def run(self) -> None:
         """Renew until cancelled."""
+        failing = False
         while True:
             try:
                 await self.renew()
                 pause = self._settings.lease_interval_s
+                if failing:
+                    log.info("lease renewed again")
+                failing = False
             except VkError as exc:
-                log.warning("lease not renewed", error=str(exc))
+                tell = log.debug if failing else log.warning
+                tell("lease not renewed, trying on", error=str(exc))
+                failing = True
                 pause = _RETRY_S
             await self._clock.sleep(pause)
 

@@ -134,6 +134,13 @@ class Cgroup:
         self._write(self.hierarchies.v1["cpu"], "cpu.cfs_period_us", _PERIOD_US)
         self._write(self.hierarchies.v1["cpu"], "cpu.cfs_quota_us", quota)
 
+    def yield_cpu(self) -> None:
+        """Have everybody else go first where the CPU is short."""
+        if self.hierarchies.unified:
+            self._write(self.hierarchies.unified, "cpu.weight", 4)
+        else:
+            self._write(self.hierarchies.v1["cpu"], "cpu.shares", 40)
+
     def cpu_ns(self) -> int:
         """Return the CPU time used so far; 0 when the group is gone."""
         try:

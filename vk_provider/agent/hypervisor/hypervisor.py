@@ -22,11 +22,11 @@ from vk_provider.agent.hypervisor.machine import Machine
 from vk_provider.agent.hypervisor.probe import PROBE_GROUP, boot_under_kvm
 from vk_provider.agent.hypervisor.process import BoundedOutput, Process
 from vk_provider.agent.hypervisor.spec import (
-    OVERHEAD_MIB,
     AcceleratorInfo,
     HypervisorSettings,
     VmRecord,
     VmSpec,
+    ram_mib,
 )
 from vk_provider.agent.hypervisor.starter import Starter
 from vk_provider.agent.hypervisor.templates import SealedTemplate, TemplateLibrary
@@ -120,7 +120,7 @@ class Hypervisor:
         """
         if self._library is None:
             return False
-        return await self._library.made(self._key(vcpus, memory_mib + OVERHEAD_MIB))
+        return await self._library.made(self._key(vcpus, ram_mib(memory_mib)))
 
     async def adopt(self, record: VmRecord) -> Vm | None:
         """Take over a VM that a former agent started; None when its process is gone.
@@ -185,11 +185,11 @@ class Hypervisor:
             return None, "this VM has a device that no template can have"
         return await self._library.find(self._key(spec.vcpus, spec.ram_mib))
 
-    def _key(self, vcpus: int, ram_mib: int) -> TemplateKey:
+    def _key(self, vcpus: int, ram: int) -> TemplateKey:
         kvm = self.accelerator.name == "kvm"
         return TemplateKey(
             vcpus=vcpus,
-            ram_mib=ram_mib,
+            ram_mib=ram,
             guest_key=self._guest.key,
             qemu_version=self.accelerator.qemu_version,
             accelerator=self.accelerator.name,

@@ -91,9 +91,8 @@ class Machine:
 
         async with asyncio.TaskGroup() as group:
             task = group.create_task(run(), name=f"vm-{self.process.pid}-work")
-            await asyncio.wait(
-                [task, self.process.ended, self._stopped], return_when=asyncio.FIRST_COMPLETED
-            )
+            either: list[asyncio.Future[Any]] = [task, self.process.ended, self._stopped]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
         if results:

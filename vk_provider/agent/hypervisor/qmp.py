@@ -179,7 +179,9 @@ class QmpClient(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         self._lost = self._lost or error
-        for future in [self._greeting, *self._pending.values()]:
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+        for future in list(self._pending.values()):
             if not future.done():
                 future.set_exception(error)
         if self._greeting.done() and not self._greeting.cancelled():

@@ -55,9 +55,9 @@ class PlayedQemu:
 
     async def receive_fds(self) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._connection, lambda: ready.done() or ready.set_result(None))
-        await ready
+        ready = asyncio.Event()
+        loop.add_reader(self._connection, ready.set)
+        await ready.wait()
         loop.remove_reader(self._connection)
         data, fds, _, _ = socket.recv_fds(self._connection, 65536, 4)
         self.fds += array.array("i", fds)

@@ -36,7 +36,7 @@ class NodeMetrics:
     """Counts the API's own requests, and shows what the node holds."""
 
     def __init__(self, settings: KubeletApiSettings, pods: PodSource) -> None:
-        disable_created_metrics()  # series that the kubelet does not have
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # series that the kubelet does not have
         self._settings = settings
         self._pods = pods
         registry = self._registry = CollectorRegistry()

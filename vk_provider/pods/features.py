@@ -29,14 +29,15 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Can't be honoured. `unless`: values that ask for nothing, `asks`: the only ones that ask
-    for something; `reason`: of the rejection.
+    """Can't be honoured. `unless`: values that are taken, `asks`: the only ones that are not;
+    `reason`: of the rejection; `note`: what holds for a value that is taken.
     """
 
     hint: str
     unless: tuple[Any, ...] = ()
     asks: tuple[Any, ...] = ()
     reason: str = "PodFeatureUnsupported"
+    note: str = ""
 
 
 Rule = Honoured | Elsewhere | Refused
@@ -74,7 +75,8 @@ _SECURITY: dict[str, Rule] = {
 _CONTAINER: dict[str, Rule] = {
     **_honour("name", "image", "command", "args", "workingDir", "ports", "restartPolicy"),
     **_honour("terminationMessagePath", "terminationMessagePolicy", "imagePullPolicy"),
-    **_honour("stdin", "stdinOnce", "tty", "restartPolicyRules", "resizePolicy"),
+    **_honour("stdin", "stdinOnce", "tty", "restartPolicyRules"),
+    "resizePolicy": Elsewhere("resizing in place, which this node does not do yet"),
     "envFrom": Honoured("EnvFromSource"),
     "env": Honoured("EnvVar"),
     "resources": Honoured("ResourceRequirements"),
@@ -201,6 +203,7 @@ TABLES: Mapping[str, Table] = {
         "type": Refused(
             "profiles of the host's can't be read here; use RuntimeDefault",
             unless=("RuntimeDefault", "Unconfined"),
+            note="RuntimeDefault is the border of the VM: no filter is applied in the guest yet",
         ),
         "localhostProfile": Elsewhere("type Localhost, which is refused"),
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,14 @@ def test_tables_lead_to_the_types_of_their_fields(table: str) -> None:
     for field, rule in TABLES[table].items():
         if isinstance(rule, Honoured) and rule.of:
             assert rule.of == FIELDS[table][field]
+
+
+def test_the_page_says_what_the_table_says() -> None:
+    root = Path(__file__).parents[3]
+    made = subprocess.run(
+        [sys.executable, root / "hack/pod-fields-page"], capture_output=True, text=True, check=True
+    )
+    assert made.stdout == (root / "docs/pod-fields.md").read_text(), "run hack/pod-fields-page"
 
 
 def refusals(pod: Any) -> list[str]:

@@ -6,7 +6,7 @@ import base64
 import os
 import re
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
@@ -75,22 +75,18 @@ class Skopeo:
         digest: str,
         layout: Path,
         auth: RegistryAuth | None,
-        on_step: Callable[[], None],
     ) -> None:
-        """Fetch an image into a new OCI layout, tagged `image`. Raises by kind.
-
-        on_step is called whenever skopeo says that it came further.
-        """
+        """Fetch an image into a new OCI layout, tagged `image`. Raises by kind."""
         name = reference.at(digest)
         with _login(auth, reference.domain) as login:
             options = ["--src-no-creds"]
             if login is not None:
                 options = ["--src-authfile", _path_of(login)]
-            arguments = ["copy", "--remove-signatures", *options]
+            arguments = ["copy", "--quiet", "--remove-signatures", *options]
             arguments += [f"docker://{name}", f"oci:{layout}:image"]
             async with aclosing(self._run(arguments, name, login, layout.parent)) as steps:
                 async for _ in steps:
-                    on_step()
+                    continue
 
     async def _run(
         self, arguments: list[str], image: str, login: int | None, temporary: Path

@@ -28,6 +28,7 @@ from vk_provider.agent.images.references import Reference, parse_reference
 from vk_provider.agent.images.settings import ImageSettings
 from vk_provider.agent.images.skopeo import Skopeo
 from vk_provider.agent.images.stored import DISK_FILE, FsUsage, StoredImage
+from vk_provider.agent.images.watch import on_write
 from vk_provider.common.clock import Clock, SystemClock
 from vk_provider.common.errors import Exhausted, Invalid, Unavailable, VkError
 from vk_provider.common.logging import get_logger
@@ -232,7 +233,9 @@ class ImageStore:
 
         try:
             tell()
-            await self._skopeo.copy(reference, manifest.digest, layout, auth, tell)
+            await asyncio.to_thread(layout.mkdir)
+            with on_write(layout, tell):
+                await self._skopeo.copy(reference, manifest.digest, layout, auth)
             job.tell(Progress("unpacking", total, total))
             config = parse_config(await asyncio.to_thread(read_config, layout, name), name)
             await rootfs.unpack(layout, root, name)

@@ -30,6 +30,8 @@ _DECIMAL = {
 }
 _SUFFIXES = _BINARY | _DECIMAL
 
+_LARGEST_EXPONENT = 64
+
 
 def parse_quantity(text: str | int | float) -> Fraction:
     """Return the quantity's value; raises Invalid when it is none."""
@@ -38,6 +40,9 @@ def parse_quantity(text: str | int | float) -> Fraction:
         raise Invalid(f"{text!r} is not a resource quantity such as 500m, 1.5 or 256Mi")
     number, exponent, suffix = match.groups()
     if exponent is not None:
+        # 10 to a power that nobody can mean would take all the memory there is.
+        if abs(int(exponent[1:])) > _LARGEST_EXPONENT:
+            raise Invalid(f"{text!r} is out of the range of resource quantities")
         return Fraction(number) * Fraction(10) ** int(exponent[1:])
     if suffix not in _SUFFIXES:
         raise Invalid(

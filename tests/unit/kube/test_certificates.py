@@ -151,6 +151,33 @@ async def test_bootstrap_makes_a_kubeconfig_that_works(
     assert not certificate.usable()
 
 
+async def test_a_certificate_is_renewed_while_the_client_runs(
+    api: ApiStub, client: KubeClient, clock: FakeClock, tmp_path: Path, signer: Signer
+) -> None:
+    certificate = ClientCertificate(tmp_path, "n", clock)
+    key = make_key()
+    pem, _ = make_request(key, "n", ())
+    store(tmp_path / "client-current.pem", make_identity(signer.sign(pem), key).pem)
+    pending = load_or_make_key(tmp_path / "client-pending.key")
+    pem, _ = make_request(pending, "n", ())
+    request = {"spec": {"request": base64.b64encode(pem).decode()}}
+    api.on("POST", CSRS, status(503, "ServiceUnavailable"), signer.answer(request))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(certificate.run(client))
+        await clock.advance(6.9 * 86400)
+        assert not api.of("POST", CSRS)
+        await clock.advance(2.2 * 86400)
+        await api.count("POST", CSRS, 1)
+        await clock.wait_for_sleeper()
+        await clock.advance(5)
+        await api.count("POST", CSRS, 2)
+        await clock.wait_for_sleeper()  # until the next renewal
+        task.cancel()
+    renewed = load_identity(tmp_path / "client-current.pem")
+    assert renewed is not None
+    assert renewed.leaf.public_key() == pending.public_key()
+
+
 def test_certificates_are_renewed_late_in_life_but_not_at_its_end(
     clock: FakeClock, signer: Signer
 ) -> None:

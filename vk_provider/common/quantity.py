@@ -45,9 +45,8 @@ def parse_quantity(text: str | int | float) -> Fraction:
             raise Invalid(f"{text!r} is out of the range of resource quantities")
         return Fraction(number) * Fraction(10) ** int(exponent[1:])
     if suffix not in _SUFFIXES:
-        raise Invalid(
-            f"{text!r} has the unknown suffix {suffix!r}; known are {' '.join(filter(None, _SUFFIXES))}"
-        )
+        known = " ".join(filter(None, _SUFFIXES))
+        raise Invalid(f"{text!r} has the unknown suffix {suffix!r}; known are {known}")
     return Fraction(number) * _SUFFIXES[suffix]
 
 

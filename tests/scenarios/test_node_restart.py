@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.pod_world import container, pod, pod_world
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.runtime.fake_records import Executed, Program
@@ -181,3 +183,21 @@ async def test_a_finished_pod_stays_as_it_was() -> None:
         await world.start_node()
         assert world.status() == before
         assert next(iter(world.runtime.sandboxes.values())).status.state == pb.SANDBOX_NOT_READY
+
+
+async def test_a_defect_met_by_one_pod_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vk_provider.pods.planner import plan as real
+
+    def broken(pod_, *rest):  # type: ignore[no-untyped-def]
+        if pod_["metadata"]["name"] == "bad":
+            raise ZeroDivisionError("a defect")
+        return real(pod_, *rest)
+
+    monkeypatch.setattr("vk_provider.pods.worker.plan", broken)
+    async with pod_world() as world:
+        await world.create(pod("bad", uid="1"))
+        await world.create(pod("good", uid="2"))
+        assert world.status("good")["phase"] == "Running"
+        monkeypatch.setattr("vk_provider.pods.worker.plan", real)
+        await world.advance(5)
+        assert world.status("bad")["phase"] == "Running"

@@ -29,6 +29,7 @@ from vk_provider.pods.worker import PodWorker
 from vk_provider.runtime.api import Runtime
 
 _RETRY_S = (0.2, 5.0)
+_RESTART_S = (1.0, 60.0)
 
 log = get_logger("pods.manager")
 
@@ -167,7 +168,18 @@ class PodManager:
     # ---- inside ----
 
     async def _live(self, worker: PodWorker) -> None:
-        await worker.run()
+        """Run a worker to its end; one that fails is replaced, and harms its own pod alone."""
+        pause_s = _RESTART_S[0]
+        while True:
+            try:
+                await worker.run()
+                break
+            except Exception:  # a defect met by one pod must not end all the others
+                log.exception("pod worker failed", pod=describe(worker.ctx.pod), retry_s=pause_s)
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 2, _RESTART_S[1])
+            worker = worker.successor()
+            self._workers[worker.ctx.uid] = worker
         self._workers.pop(worker.ctx.uid, None)
 
     def _admit(self, pod: Pod) -> Rejection | None:

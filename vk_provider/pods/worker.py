@@ -32,7 +32,7 @@ from vk_provider.pods.status.writer import StatusWriter
 from vk_provider.pods.termination import clean_up, end_pod, read_messages, remove_superseded
 
 _NS = 1_000_000_000
-_RETRY_S = (0.5, 10.0)
+_RETRY_S = (0.2, 10.0)
 
 log = get_logger("pods.worker")
 
@@ -121,6 +121,14 @@ class PodWorker:
     def holds_resources(self) -> bool:
         """It was admitted and has not ended: it counts when others are admitted."""
         return self.admitted and not self._settled and not self._reporter.is_rejected
+
+    def successor(self) -> PodWorker:
+        """Return a worker that begins anew with the newest object, as after a restart."""
+        worker = PodWorker(self.pod, self._services, self._admit)
+        worker.admitted = self.admitted
+        if self._gone:
+            worker.leave(self.ctx.pod)
+        return worker
 
     # ---- the loop ----
 

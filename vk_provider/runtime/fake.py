@@ -155,7 +155,7 @@ class FakeRuntime:
             raise FailedPrecondition(f"sandbox {request.sandbox_id} has ended")
         if sandbox.status.state == pb.SANDBOX_STARTING:
             sandbox.status.state = pb.SANDBOX_READY
-            sandbox.status.ips.append(f"10.1.0.{self._next_ip}")
+            sandbox.status.ips.append(f"10.1.{self._next_ip >> 8}.{self._next_ip & 255}")
             self._next_ip += 1
             for volume in request.volumes:
                 self.volumes[request.sandbox_id, volume.name] = volume

@@ -170,11 +170,17 @@ def _addresses(given: StatusInput, status: PodStatus) -> None:
 
 
 def primary_ips(ips: Sequence[str], host_ips: Sequence[str]) -> list[str]:
-    """Return one address of each family, that of the node's first address first."""
+    """Return one address of each family, that of the node's first address first.
+
+    What is no address is passed over: the status is for addresses, and shows none rather.
+    """
     preferred = ipaddress.ip_address(host_ips[0]).version if host_ips else 4
     found: dict[int, str] = {}
     for text in ips:
-        address = ipaddress.ip_address(text)
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            continue
         found.setdefault(address.version, str(address))
     order = (preferred, 6 if preferred == 4 else 4)
     return [found[version] for version in order if version in found]

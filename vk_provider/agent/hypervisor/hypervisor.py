@@ -182,7 +182,7 @@ class Hypervisor:
         if self._library is None:
             return None, "templates are switched off"
         if not spec.allow_template:
-            return None, "this VM has a device that no template can have"
+            return None, "no template was wanted for this VM"
         return await self._library.find(self._key(spec.vcpus, spec.ram_mib))
 
     def _key(self, vcpus: int, ram: int) -> TemplateKey:

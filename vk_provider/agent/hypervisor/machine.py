@@ -22,6 +22,8 @@ _QUIT_S = 1.0
 _END_S = 10.0
 _CONSOLE_BYTES = 65536
 _TAIL_CHARACTERS = 2000
+_RESUME_S = 5.0
+"""How long a guest that a full host disk has stopped waits between two tries."""
 
 MONITOR_SOCKET = "qmp.sock"
 
@@ -41,6 +43,7 @@ class Machine:
         self._stopped: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._exit: VmExit | None = None
         self._ending = asyncio.Lock()
+        self._resuming: asyncio.TimerHandle | None = None
         self._last_usage = VmUsage(0, 0)
 
     # -- the monitor --
@@ -70,6 +73,8 @@ class Machine:
         state = str(status["status"])
         if state in ("shutdown", "guest-panicked", "internal-error"):
             self._on_stopped(state)
+        elif state == "io-error":
+            self._resume_later("unknown, since before the agent's start")
         return state
 
     def expect(self, event: str, **match: Any) -> asyncio.Future[dict[str, Any]]:
@@ -110,7 +115,8 @@ class Machine:
 
     async def wait(self) -> VmExit:
         """Wait for the end of the guest, take its last words and end QEMU. May be repeated."""
-        await asyncio.wait([self.process.ended, self._stopped], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [self.process.ended, self._stopped]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         async with self._ending:
             if self._exit is None:
                 self._exit = await self._last_words()
@@ -140,6 +146,8 @@ class Machine:
 
     async def close(self) -> None:
         """Let go of it; the VM lives on. May be repeated."""
+        if self._resuming is not None:
+            self._resuming.cancel()
         if self._qmp is not None:
             self._qmp.close()
         self.process.release()
@@ -207,12 +215,31 @@ class Machine:
             self._on_stopped(str(data.get("reason", "unknown")))
         elif name == "GUEST_PANICKED":
             self._on_stopped("guest-panic")
+        elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+            self._resume_later(str(data.get("reason")))
         for entry in list(self._expected):
             event, match, future = entry
             if event == name and all(data.get(k) == v for k, v in match.items()):
                 self._expected.remove(entry)
                 if not future.done():
                     future.set_result(data)
+
+    def _resume_later(self, reason: str) -> None:
+        """QEMU stops a guest whose disk's file finds no space; that loses nothing but time."""
+        if self._resuming is not None:
+            return
+        _log.warning(
+            "a VM waits, since the host's disk takes no more writes; make room there",
+            vm=str(self.run_dir),
+            reason=reason,
+        )
+        loop = asyncio.get_running_loop()
+        self._resuming = loop.call_later(_RESUME_S, self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = None
+        if self._qmp is not None and not self.gone:
+            self._qmp.post("cont")
 
     def _on_stopped(self, reason: str) -> None:
         if not self._stopped.done():

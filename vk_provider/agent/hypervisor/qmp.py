@@ -111,6 +111,12 @@ class QmpClient(asyncio.Protocol):
                 await asyncio.wait([answer], timeout=_CANCEL_S)
                 raise
 
+    def post(self, command: str) -> None:
+        """Send a command whose answer nobody waits for; nothing happens when QEMU is gone."""
+        if self._lost is None:
+            answer = self._send(command, {}, ())
+            answer.add_done_callback(lambda f: None if f.cancelled() else f.exception())
+
     def close(self) -> None:
         """Drop the connection; QEMU goes on. Waiting callers get Unavailable."""
         if self._transport is not None:

@@ -9,7 +9,6 @@ can be handled by slicing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from functools import lru_cache
 
 from vk_provider._pb.guest_pb2 import OutputRecord
@@ -36,38 +35,39 @@ def timestamp(time_ns: int) -> bytes:
     return b"%b.%09dZ" % (_whole_second(second).encode(), nanosecond)
 
 
-def encode(records: Iterable[OutputRecord]) -> bytes:
-    """Return the log lines of output records.
+def encode(record: OutputRecord) -> bytes:
+    """Return an output record's log lines; empty for a record without data.
 
     A record may hold several lines; they share its time. Content after the last line end
     is a piece of a line when the record says `partial`, else a line whose end is implied.
     """
-    out: list[bytes] = []
-    for record in records:
-        if not record.data:
-            continue
-        head = timestamp(record.time_ns) + (b" stderr " if record.stderr else b" stdout ")
-        full, piece = head + b"F ", head + b"P "
-        lines = record.data.split(_NEWLINE)
-        rest = lines.pop()
-        for line in lines:
-            if len(line) > MAX_CONTENT_BYTES:
-                line = _in_pieces(out, piece, line)
-            out.append(full + line)
-        if rest:
-            if len(rest) > MAX_CONTENT_BYTES:
-                rest = _in_pieces(out, piece, rest)
-            out.append((piece if record.partial else full) + rest)
-    if not out:
+    data = record.data
+    if not data:
         return b""
-    out.append(b"")
-    return _NEWLINE.join(out)
+    head = timestamp(record.time_ns) + (b" stderr " if record.stderr else b" stdout ")
+    full, piece = head + b"F ", head + b"P "
+    if len(data) > MAX_CONTENT_BYTES:
+        return _encode_long(data, full, piece if record.partial else full, piece)
+    lines, end, rest = data.rpartition(_NEWLINE)
+    # One pass in C over all lines: a record of nothing but line ends makes no object for each.
+    written = full + lines.replace(_NEWLINE, _NEWLINE + full) + _NEWLINE if end else b""
+    if rest:
+        written += (piece if record.partial else full) + rest + _NEWLINE
+    return written
 
 
-def _in_pieces(out: list[bytes], piece_head: bytes, line: bytes) -> bytes:
-    """Append all but the last piece of a long line to `out` and return that last one."""
-    start = 0
-    while len(line) - start > MAX_CONTENT_BYTES:
-        out.append(piece_head + line[start : start + MAX_CONTENT_BYTES])
-        start += MAX_CONTENT_BYTES
-    return line[start:]
+def _encode_long(data: bytes, full: bytes, last: bytes, piece: bytes) -> bytes:
+    """Encode what may have lines longer than one entry can be."""
+    out: list[bytes] = []
+    lines = data.split(_NEWLINE)
+    rest = lines.pop()
+    entries = [(full, line) for line in lines]
+    if rest:
+        entries.append((last, rest))
+    for head, line in entries:
+        start = 0
+        while len(line) - start > MAX_CONTENT_BYTES:
+            out += (piece, line[start : start + MAX_CONTENT_BYTES], _NEWLINE)
+            start += MAX_CONTENT_BYTES
+        out += (head, line[start:], _NEWLINE)
+    return b"".join(out)

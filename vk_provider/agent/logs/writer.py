@@ -29,6 +29,7 @@ from vk_provider.common.logging import get_logger
 
 _log = get_logger("agent.logs")
 _COPY_BYTES = 1024 * 1024
+_WRITE_BYTES = 512 * 1024
 # One thread for all logs: compression is not urgent and must not take the machine.
 _compressor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="log-compress")
 
@@ -143,26 +144,25 @@ class LogWriter:
         self._torn = False
 
     def append(self, records: Sequence[OutputRecord]) -> bytes:
-        """Write the records' lines at once; return the cookie of the place behind them.
+        """Write the records' lines; return the cookie of the place behind them.
 
         Raises OSError (a full disk, above all); then nothing of the batch is in the log, and
         the same batch may be tried again at any time.
         """
-        data = encode(records)
         with self._lock:
             if self._fd < 0:
                 raise RuntimeError(f"the log {self.path} is not open: call resume first")
             if self._torn:
                 os.ftruncate(self._fd, self._place.offset)
                 self._torn = False
-            if data:
-                if self._max_bytes and self._place.offset >= self._max_bytes:
-                    self._rotate()
-                self._write(data)
-            cookie = self._place.to_cookie()
-        if data:
+            if self._max_bytes and self._place.offset >= self._max_bytes:
+                self._rotate()
+            before = self._place
+            self._write(records)
+            after = self._place
+        if after != before:
             self.feed.notify()
-        return cookie
+        return after.to_cookie()
 
     def close(self) -> None:
         """Close the file and wait for a compression that is under way. May be repeated."""
@@ -178,20 +178,38 @@ class LogWriter:
             os.close(self._fd)
             self._fd = -1
 
-    def _write(self, data: bytes) -> None:
-        start = self._place.offset
-        view = memoryview(data)
-        written = 0
+    def _write(self, records: Sequence[OutputRecord]) -> None:
+        """Write all records' lines or nothing; a part at a time, for they can be 40 times as long.
+
+        (A record of 16 KiB may hold as many line ends, and each line gets a header.)
+        """
+        start = end = self._place.offset
+        waiting: list[bytes] = []
+        size = 0
         try:
-            while written < len(data):
-                written += os.pwrite(self._fd, view[written:], start + written)
+            for record in records:
+                lines = encode(record)
+                waiting.append(lines)
+                size += len(lines)
+                if size >= _WRITE_BYTES:
+                    end = self._write_at(b"".join(waiting), end)
+                    waiting, size = [], 0
+            end = self._write_at(b"".join(waiting), end)
         except OSError:
             # Whatever part is there is cut off before the next attempt, or now if possible.
             self._torn = True
             os.ftruncate(self._fd, start)
             self._torn = False
             raise
-        self._place = Place(self._place.after, start + written)
+        self._place = Place(self._place.after, end)
+
+    def _write_at(self, data: bytes, offset: int) -> int:
+        """Write at an offset; return the one behind it."""
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._fd, view, offset)
+            view, offset = view[written:], offset + written
+        return offset
 
     def _rotate(self) -> None:
         """Put the live file aside and begin a new one; the old ones are thinned out first."""

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from vk_provider._pb.guest_pb2 import OutputRecord
 from vk_provider.agent.logs import cri_format
-from vk_provider.agent.logs.cri_format import encode, timestamp
+from vk_provider.agent.logs.cri_format import timestamp
+
+# Now and then longer than one entry can be.
+_LONG = st.binary(max_size=9).map(lambda part: part * (3 * cri_format.MAX_CONTENT_BYTES // 9))
+
+
+def encode(records: list[OutputRecord]) -> bytes:
+    return b"".join(map(cri_format.encode, records))
+
 
 NOON = 1_767_355_445_000_000_007
 
@@ -44,7 +52,7 @@ def test_long_lines_are_written_in_pieces() -> None:
     assert tags == [b"P", b"P", b"F", b"P", b"P"]
 
 
-@given(st.lists(st.tuples(st.binary(max_size=40), st.booleans(), st.booleans())))
+@given(st.lists(st.tuples(st.binary(max_size=40) | _LONG, st.booleans(), st.booleans())))
 def test_content_survives(parts: list[tuple[bytes, bool, bool]]) -> None:
     records = [
         OutputRecord(

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 
 from vk_provider._pb.guest_pb2 import OutputRecord
 from vk_provider._pb.sandbox_pb2 import ReadLogsRequest
-from vk_provider.agent.logs import ENDED, LogFeed, LogWriter, read_logs
-from vk_provider.agent.logs.cri_format import encode
+from vk_provider.agent.logs import ENDED, LogFeed, LogWriter, cri_format, read_logs
 from vk_provider.agent.logs.reader import tail_start
 from vk_provider.agent.logs.render import Renderer
 from vk_provider.common.errors import Invalid, NotFound
 
 SECOND = 1_000_000_000
+
+
+def encode(records: list[OutputRecord]) -> bytes:
+    return b"".join(map(cri_format.encode, records))
 
 
 def lines(*numbers: int) -> list[OutputRecord]:

@@ -89,7 +89,8 @@ def wait_node_ready(
         nodes = kubectl.json("get", "nodes")["items"]
         mine = [n for n in nodes if n["metadata"]["name"] == settings.node_name]
         conditions = mine[0]["status"].get("conditions", []) if mine else []
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        if ready and _reaches_node(kubectl, settings):
             control_plane.start_proxy(settings, builds.control_plane)
             return
         time.sleep(0.2)
@@ -97,6 +98,15 @@ def wait_node_ready(
         f"node {settings.node_name} was not Ready after 90 s; last words:\n"
         + "\n".join(f"{name}:\n{tail(settings, name, 30)}" for name in processes)
     )
+
+
+def _reaches_node(kubectl: Kubectl, settings: ClusterSettings) -> bool:
+    """Tell whether the API server can speak to the node: it trusts its serving certificate now."""
+    try:
+        kubectl.run("get", "--raw", f"/api/v1/nodes/{settings.node_name}/proxy/healthz")
+    except SystemExit:
+        return False
+    return True
 
 
 def stop_all(settings: ClusterSettings, say: Say, keep: tuple[str, ...] = ()) -> None:

@@ -47,57 +47,61 @@ async def _run(
     recorder = EventRecorder(client, settings.node.name, clock)
     objects = ObjectSource(client, clock)
     node = NodeController(client, runtime, recorder, settings.node, clock)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(recorder.run(), name="events")
-            tasks.create_task(objects.run(), name="objects")
-            tasks.create_task(node.run(), name="node")
-            if credentials.certificate is not None:
-                tasks.create_task(
-                    credentials.certificate.run(client), name="client certificate renewal"
-                )
-            host = await node.wait_host()
-            pods = PodManager(
-                client,
-                runtime,
-                recorder,
-                objects,
-                node,
-                await _pod_settings(settings.pods, host, objects),
-                clock,
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(recorder.run(), name="events")
+        tasks.create_task(objects.run(), name="objects")
+        tasks.create_task(node.run(), name="node")
+        if credentials.certificate is not None:
+            tasks.create_task(
+                credentials.certificate.run(client), name="client certificate renewal"
             )
-            objects.on_change = pods.object_changed
-            tasks.create_task(pods.run(), name="pods")
-            serving = ServingCertificate(
-                client,
-                settings.pki_dir,
-                settings.node.name,
-                [settings.node.name, *node.addresses],
-                clock,
-                client_ca_pem=await load_client_ca(
-                    client, file=settings.client_ca_file, kubeconfig=credentials.kubeconfig
-                ),
-            )
-            node.on_change = lambda: serving.set_names([settings.node.name, *node.addresses])
-            tasks.create_task(serving.run(), name="serving certificate")
-            server = KubeletServer(
-                KubeletApiSettings(
-                    node_name=settings.node.name,
-                    listen_address=settings.listen_address,
-                    port=settings.node.kubelet_port,
-                    healthz_port=settings.healthz_port,
-                    version=KUBELET_VERSION,
-                ),
-                serving.ssl_context,
-                pods=pods,
-                runtime=runtime,
-                reviewer=client,
-                clock=clock,
-            )
-            tasks.create_task(server.run(), name="kubelet API")
-            log.info("running", node=settings.node.name, accelerator=host.accelerator)
-    finally:
-        await asyncio.shield(recorder.flush(_LAST_EVENTS_S))
+        host = await node.wait_host()
+        pods = PodManager(
+            client,
+            runtime,
+            recorder,
+            objects,
+            node,
+            await _pod_settings(settings.pods, host, objects),
+            clock,
+        )
+        objects.on_change = pods.object_changed
+        serving = ServingCertificate(
+            client,
+            settings.pki_dir,
+            settings.node.name,
+            [settings.node.name, *node.addresses],
+            clock,
+            client_ca_pem=await load_client_ca(
+                client, file=settings.client_ca_file, kubeconfig=credentials.kubeconfig
+            ),
+        )
+        node.on_change = lambda: serving.set_names([settings.node.name, *node.addresses])
+        tasks.create_task(serving.run(), name="serving certificate")
+        server = KubeletServer(
+            KubeletApiSettings(
+                node_name=settings.node.name,
+                listen_address=settings.listen_address,
+                port=settings.node.kubelet_port,
+                healthz_port=settings.healthz_port,
+                version=KUBELET_VERSION,
+            ),
+            serving.ssl_context,
+            pods=pods,
+            runtime=runtime,
+            reviewer=client,
+            clock=clock,
+        )
+        tasks.create_task(server.run(), name="kubelet API")
+        # Admission and volumes look at the Node, so it comes first.
+        await node.wait_registered()
+        tasks.create_task(pods.run(), name="pods")
+        log.info("running", node=settings.node.name, accelerator=host.accelerator)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # Before the tasks are cancelled, the recorder's among them.
+            await recorder.flush(_LAST_EVENTS_S)
 
 
 async def _pod_settings(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from vk_provider.common.clock import Clock
-from vk_provider.common.errors import Unavailable, VkError
+from vk_provider.common.errors import PermissionDenied, Unavailable, VkError
 from vk_provider.common.logging import get_logger
 from vk_provider.kube.client import KubeClient, Object, Params
 from vk_provider.kube.errors import ApiError, Gone
@@ -66,7 +66,7 @@ class Reflector:
         self._on_failure = on_failure
         self._resource_version = ""
         self._pause_s = _BACKOFF_S[0]
-        self._failing = False
+        self._failures = 0
 
     async def run(self) -> None:
         """Reflect until cancelled."""
@@ -83,10 +83,7 @@ class Reflector:
                 # A refusal of a watch (not a loss of it) may be about the resourceVersion.
                 if isinstance(exc, ApiError) and not isinstance(exc, Unavailable):
                     self._resource_version = ""
-                # Once for an outage, not once for each attempt.
-                tell = log.debug if self._failing else log.warning
-                tell("can't follow, trying on", path=self._path, error=str(exc))
-                self._failing = True
+                self._tell(exc)
                 if self._on_failure is not None:
                     self._on_failure(exc)
                 await self._clock.sleep(_jittered(self._pause_s))
@@ -140,11 +137,21 @@ class Reflector:
                 if version:
                     self._resource_version = version
 
+    def _tell(self, error: VkError) -> None:
+        """Warn once for an outage, not with each attempt.
+
+        A first refusal is no outage yet: the server may not know that a new pod is this node's.
+        """
+        self._failures += 1
+        told = 2 if isinstance(error, PermissionDenied) else 1
+        tell = log.warning if self._failures == told else log.debug
+        tell("can't follow, trying on", path=self._path, error=str(error))
+
     def _works(self) -> None:
         self._pause_s = _BACKOFF_S[0]
-        if self._failing:
-            self._failing = False
+        if self._failures > 1:
             log.info("following again", path=self._path)
+        self._failures = 0
 
 
 def _jittered(seconds: float) -> float:

@@ -66,6 +66,7 @@ class NodeController:
         self._reported_at: float | None = None
         self._report_after_s = settings.report_interval_s
         self._configured_cidrs: list[str] | None = None
+        self._unschedulable = False
         self._wake = asyncio.Event()
         self._registered = asyncio.Event()
         self._host_known = asyncio.Event()
@@ -182,6 +183,7 @@ class NodeController:
             try:
                 await self._look_at_host()
                 await self._sync()
+                self._tell_schedulable()
                 await self._configure_runtime()
                 pause = _RETRY_S[0]
             except VkError as exc:
@@ -261,6 +263,13 @@ class NodeController:
             log.info("node was registered before", node=self._settings.name)
         self._registered.set()
         self._changed()
+
+    def _tell_schedulable(self) -> None:
+        unschedulable = bool(((self._node or {}).get("spec") or {}).get("unschedulable"))
+        if unschedulable != self._unschedulable:
+            self._unschedulable = unschedulable
+            reason = "NodeNotSchedulable" if unschedulable else "NodeSchedulable"
+            self._tell([Transition(reason)])
 
     async def _configure_runtime(self) -> None:
         spec = (self._node or {}).get("spec") or {}

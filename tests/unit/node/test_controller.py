@@ -115,6 +115,23 @@ async def test_a_deleted_node_is_registered_again(
         await api.count("POST", "/api/v1/nodes", 2)
 
 
+async def test_a_cordon_is_told(api: ApiStub, client: KubeClient, clock: FakeClock) -> None:
+    script(api, node(unschedulable=True))
+    told: list[str] = []
+    recorder = EventRecorder(client, "n", clock)
+    recorder.event = lambda *args, **_: told.append(args[2])  # type: ignore[method-assign]
+    async with FakeRuntime(clock) as runtime:
+        controller = NodeController(client, runtime, recorder, SETTINGS, clock)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(controller.run())
+            await api.count("PATCH", f"{NODE}/status", 1)
+            await clock.settle()
+            await clock.advance(11)
+            await api.count("PATCH", f"{NODE}/status", 2)
+            task.cancel()
+    assert told.count("NodeNotSchedulable") == 1
+
+
 async def test_an_agent_away_at_the_start_leaves_the_node_not_ready_until_it_comes(
     api: ApiStub, client: KubeClient, clock: FakeClock
 ) -> None:

@@ -46,7 +46,9 @@ class Cluster:
 
     def start_node(self) -> Record:
         return spawn(
-            self.settings, "node", ["vk-provider", "node", *dev.node_command(self.settings)]
+            self.settings,
+            "node",
+            ["vk-provider", "node", "--no-taint", *dev.node_command(self.settings)],
         )
 
 

@@ -107,7 +107,8 @@ async def decide_accelerator(
         name, reason = "kvm", "a probe guest booted under KVM"
     except VkError as exc:
         name = "tcg"
-        reason = f"a probe guest did not boot under KVM within {PROBE_S:g} s: {exc}"
+        why = " ".join(str(exc).split())[:300]
+        reason = f"a probe guest did not boot under KVM within {PROBE_S:g} s: {why}"
     _log.info("probed the accelerator", accelerator=name, reason=reason)
     _write(cache, {"key": key, "name": name, "reason": reason})
     return AcceleratorInfo(name, reason, version)

@@ -153,6 +153,18 @@ class Cgroup:
         except OSError:
             return 0
 
+    def oom_kills(self) -> int:
+        """Return how often the kernel killed in the group for want of memory; 0 when it is gone."""
+        if self.hierarchies.unified:
+            path = self.hierarchies.unified / self.relative / "memory.events"
+        else:
+            path = self.hierarchies.v1["memory"] / self.relative / "memory.oom_control"
+        try:
+            values = dict(line.split() for line in path.read_text().splitlines())
+            return int(values.get("oom_kill", 0))
+        except OSError:
+            return 0
+
     def pids(self) -> set[int]:
         """Return the processes in the group."""
         found: set[int] = set()

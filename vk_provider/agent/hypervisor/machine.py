@@ -69,7 +69,9 @@ class Machine:
                 f"QEMU {self.process.pid} did not answer at its monitor within {timeout_s:g} s"
             ) from exc
         except Unavailable as exc:
-            raise Unavailable(f"{exc}{self._complaint()}") from exc
+            complaint = self._complaint()
+            said = "" if complaint in str(exc) else complaint
+            raise Unavailable(f"{exc}{said}") from exc
         state = str(status["status"])
         if state in ("shutdown", "guest-panicked", "internal-error"):
             self._on_stopped(state)
@@ -176,7 +178,8 @@ class Machine:
         if self.process.ended.done():
             code = self.process.ended.result()
             self.sample()
-            return VmExit(code, _describe(code) + self._complaint())
+            bounded = "; it had reached the bound of its memory" if self.cgroup.oom_kills() else ""
+            return VmExit(code, _describe(code) + bounded + self._complaint())
         reason = self._stopped.result()
         self.sample()
         console = ""

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from vk_provider.agent.hypervisor import GuestImage, Hypervisor, HypervisorSettings, Vm, VmSpec
-
 from hack.benchmarks.bed import Bed
+from vk_provider.agent.hypervisor import GuestImage, Hypervisor, HypervisorSettings, Vm, VmSpec
 
 _SMALLEST_VCPUS = 1
 _SMALLEST_MIB = 512

@@ -66,7 +66,7 @@ def spawn(
         # Not subprocess: nobody here waits for it, and it outlives this command.
         pid = os.posix_spawnp(
             command[0],
-            command,
+            list(command),
             {**os.environ, **(env or {})},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -43,7 +43,7 @@ def test_two_pods_run_in_two_vms_under_two_users(namespace: Namespace) -> None:
         namespace.pod(name, "uname -r; exec sleep 100000", wait="")
     for name in ("one", "two"):
         namespace.wait(f"pod/{name}", "condition=Ready")
-        _until(lambda pod=name: namespace.logs(pod))  # type: ignore[misc]
+        _until(lambda pod=name: namespace.logs(pod))
         assert namespace.logs(name).strip() != platform.release()
     machines = _machines()
     own = [m for m in machines if m["seccomp"] == "2"]

@@ -3,7 +3,9 @@
 import grpc
 import warnings
 
+from vk_provider._pb import images_pb2 as vk__provider_dot___pb_dot_images__pb2
 from vk_provider._pb import sandbox_pb2 as vk__provider_dot___pb_dot_sandbox__pb2
+from vk_provider._pb import streams_pb2 as vk__provider_dot___pb_dot_streams__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -96,33 +98,33 @@ class SandboxServiceStub:
                 _registered_method=True)
         self.PullImage = channel.unary_stream(
                 '/vk_provider.sandbox.v1.SandboxService/PullImage',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.PullImageRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.PullImageProgress.FromString,
+                request_serializer=vk__provider_dot___pb_dot_images__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_images__pb2.PullImageProgress.FromString,
                 _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/vk_provider.sandbox.v1.SandboxService/ListImages',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.ListImagesRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.ListImagesResponse.FromString,
+                request_serializer=vk__provider_dot___pb_dot_images__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_images__pb2.ListImagesResponse.FromString,
                 _registered_method=True)
         self.RemoveImage = channel.unary_unary(
                 '/vk_provider.sandbox.v1.SandboxService/RemoveImage',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.RemoveImageRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.RemoveImageResponse.FromString,
+                request_serializer=vk__provider_dot___pb_dot_images__pb2.RemoveImageRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_images__pb2.RemoveImageResponse.FromString,
                 _registered_method=True)
         self.Exec = channel.stream_stream(
                 '/vk_provider.sandbox.v1.SandboxService/Exec',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.ExecRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.ExecResponse.FromString,
+                request_serializer=vk__provider_dot___pb_dot_streams__pb2.ExecRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_streams__pb2.ExecResponse.FromString,
                 _registered_method=True)
         self.Attach = channel.stream_stream(
                 '/vk_provider.sandbox.v1.SandboxService/Attach',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.AttachRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.AttachResponse.FromString,
+                request_serializer=vk__provider_dot___pb_dot_streams__pb2.AttachRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_streams__pb2.AttachResponse.FromString,
                 _registered_method=True)
         self.PortForward = channel.stream_stream(
                 '/vk_provider.sandbox.v1.SandboxService/PortForward',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.PortForwardRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.PortForwardResponse.FromString,
+                request_serializer=vk__provider_dot___pb_dot_streams__pb2.PortForwardRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_streams__pb2.PortForwardResponse.FromString,
                 _registered_method=True)
         self.ReadLogs = channel.unary_stream(
                 '/vk_provider.sandbox.v1.SandboxService/ReadLogs',
@@ -364,33 +366,33 @@ def add_SandboxServiceServicer_to_server(servicer, server):
             ),
             'PullImage': grpc.unary_stream_rpc_method_handler(
                     servicer.PullImage,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.PullImageRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.PullImageProgress.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_images__pb2.PullImageRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_images__pb2.PullImageProgress.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.ListImagesRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.ListImagesResponse.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_images__pb2.ListImagesRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_images__pb2.ListImagesResponse.SerializeToString,
             ),
             'RemoveImage': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveImage,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.RemoveImageRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.RemoveImageResponse.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_images__pb2.RemoveImageRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_images__pb2.RemoveImageResponse.SerializeToString,
             ),
             'Exec': grpc.stream_stream_rpc_method_handler(
                     servicer.Exec,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.ExecRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.ExecResponse.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_streams__pb2.ExecRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_streams__pb2.ExecResponse.SerializeToString,
             ),
             'Attach': grpc.stream_stream_rpc_method_handler(
                     servicer.Attach,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.AttachRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.AttachResponse.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_streams__pb2.AttachRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_streams__pb2.AttachResponse.SerializeToString,
             ),
             'PortForward': grpc.stream_stream_rpc_method_handler(
                     servicer.PortForward,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.PortForwardRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.PortForwardResponse.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_streams__pb2.PortForwardRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_streams__pb2.PortForwardResponse.SerializeToString,
             ),
             'ReadLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadLogs,
@@ -762,8 +764,8 @@ class SandboxService:
             request,
             target,
             '/vk_provider.sandbox.v1.SandboxService/PullImage',
-            vk__provider_dot___pb_dot_sandbox__pb2.PullImageRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.PullImageProgress.FromString,
+            vk__provider_dot___pb_dot_images__pb2.PullImageRequest.SerializeToString,
+            vk__provider_dot___pb_dot_images__pb2.PullImageProgress.FromString,
             options,
             channel_credentials,
             insecure,
@@ -789,8 +791,8 @@ class SandboxService:
             request,
             target,
             '/vk_provider.sandbox.v1.SandboxService/ListImages',
-            vk__provider_dot___pb_dot_sandbox__pb2.ListImagesRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.ListImagesResponse.FromString,
+            vk__provider_dot___pb_dot_images__pb2.ListImagesRequest.SerializeToString,
+            vk__provider_dot___pb_dot_images__pb2.ListImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -816,8 +818,8 @@ class SandboxService:
             request,
             target,
             '/vk_provider.sandbox.v1.SandboxService/RemoveImage',
-            vk__provider_dot___pb_dot_sandbox__pb2.RemoveImageRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.RemoveImageResponse.FromString,
+            vk__provider_dot___pb_dot_images__pb2.RemoveImageRequest.SerializeToString,
+            vk__provider_dot___pb_dot_images__pb2.RemoveImageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -843,8 +845,8 @@ class SandboxService:
             request_iterator,
             target,
             '/vk_provider.sandbox.v1.SandboxService/Exec',
-            vk__provider_dot___pb_dot_sandbox__pb2.ExecRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.ExecResponse.FromString,
+            vk__provider_dot___pb_dot_streams__pb2.ExecRequest.SerializeToString,
+            vk__provider_dot___pb_dot_streams__pb2.ExecResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -870,8 +872,8 @@ class SandboxService:
             request_iterator,
             target,
             '/vk_provider.sandbox.v1.SandboxService/Attach',
-            vk__provider_dot___pb_dot_sandbox__pb2.AttachRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.AttachResponse.FromString,
+            vk__provider_dot___pb_dot_streams__pb2.AttachRequest.SerializeToString,
+            vk__provider_dot___pb_dot_streams__pb2.AttachResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -897,8 +899,8 @@ class SandboxService:
             request_iterator,
             target,
             '/vk_provider.sandbox.v1.SandboxService/PortForward',
-            vk__provider_dot___pb_dot_sandbox__pb2.PortForwardRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.PortForwardResponse.FromString,
+            vk__provider_dot___pb_dot_streams__pb2.PortForwardRequest.SerializeToString,
+            vk__provider_dot___pb_dot_streams__pb2.PortForwardResponse.FromString,
             options,
             channel_credentials,
             insecure,

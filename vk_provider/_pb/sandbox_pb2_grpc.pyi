@@ -20,7 +20,28 @@ Rules that hold for every call:
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from vk_provider._pb import images_pb2 as _images_pb2
 from vk_provider._pb import sandbox_pb2 as _sandbox_pb2
+from vk_provider._pb import streams_pb2 as _streams_pb2
+from vk_provider._pb.images_pb2 import Image as Image
+from vk_provider._pb.images_pb2 import ListImagesRequest as ListImagesRequest
+from vk_provider._pb.images_pb2 import ListImagesResponse as ListImagesResponse
+from vk_provider._pb.images_pb2 import PullImageProgress as PullImageProgress
+from vk_provider._pb.images_pb2 import PullImageRequest as PullImageRequest
+from vk_provider._pb.images_pb2 import RegistryAuth as RegistryAuth
+from vk_provider._pb.images_pb2 import RemoveImageRequest as RemoveImageRequest
+from vk_provider._pb.images_pb2 import RemoveImageResponse as RemoveImageResponse
+from vk_provider._pb.streams_pb2 import AttachRequest as AttachRequest
+from vk_provider._pb.streams_pb2 import AttachResponse as AttachResponse
+from vk_provider._pb.streams_pb2 import AttachStart as AttachStart
+from vk_provider._pb.streams_pb2 import ExecExit as ExecExit
+from vk_provider._pb.streams_pb2 import ExecRequest as ExecRequest
+from vk_provider._pb.streams_pb2 import ExecResponse as ExecResponse
+from vk_provider._pb.streams_pb2 import ExecStart as ExecStart
+from vk_provider._pb.streams_pb2 import PortForwardRequest as PortForwardRequest
+from vk_provider._pb.streams_pb2 import PortForwardResponse as PortForwardResponse
+from vk_provider._pb.streams_pb2 import PortForwardStart as PortForwardStart
+from vk_provider._pb.streams_pb2 import TerminalSize as TerminalSize
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -74,14 +95,14 @@ class SandboxServiceStub:
     UpdateContainerResources: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateContainerResourcesRequest, _sandbox_pb2.ContainerStatus]
     UpdateVolume: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateVolumeRequest, _sandbox_pb2.UpdateVolumeResponse]
     """Replaces the content of a files volume, atomically for readers."""
-    PullImage: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.PullImageRequest, _sandbox_pb2.PullImageProgress]
+    PullImage: _grpc.UnaryStreamMultiCallable[_images_pb2.PullImageRequest, _images_pb2.PullImageProgress]
     """Streams progress; the last message has `image` set."""
-    ListImages: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListImagesRequest, _sandbox_pb2.ListImagesResponse]
-    RemoveImage: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.RemoveImageRequest, _sandbox_pb2.RemoveImageResponse]
-    Exec: _grpc.StreamStreamMultiCallable[_sandbox_pb2.ExecRequest, _sandbox_pb2.ExecResponse]
+    ListImages: _grpc.UnaryUnaryMultiCallable[_images_pb2.ListImagesRequest, _images_pb2.ListImagesResponse]
+    RemoveImage: _grpc.UnaryUnaryMultiCallable[_images_pb2.RemoveImageRequest, _images_pb2.RemoveImageResponse]
+    Exec: _grpc.StreamStreamMultiCallable[_streams_pb2.ExecRequest, _streams_pb2.ExecResponse]
     """The first request carries `start`."""
-    Attach: _grpc.StreamStreamMultiCallable[_sandbox_pb2.AttachRequest, _sandbox_pb2.AttachResponse]
-    PortForward: _grpc.StreamStreamMultiCallable[_sandbox_pb2.PortForwardRequest, _sandbox_pb2.PortForwardResponse]
+    Attach: _grpc.StreamStreamMultiCallable[_streams_pb2.AttachRequest, _streams_pb2.AttachResponse]
+    PortForward: _grpc.StreamStreamMultiCallable[_streams_pb2.PortForwardRequest, _streams_pb2.PortForwardResponse]
     ReadLogs: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.ReadLogsRequest, _sandbox_pb2.ReadLogsResponse]
     WatchEvents: _grpc.UnaryStreamMultiCallable[_sandbox_pb2.WatchEventsRequest, _sandbox_pb2.Event]
     """Starts with the events after `after_seq` that are still kept. When they
@@ -123,14 +144,14 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     UpdateContainerResources: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateContainerResourcesRequest, _sandbox_pb2.ContainerStatus]  # type: ignore[assignment]
     UpdateVolume: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateVolumeRequest, _sandbox_pb2.UpdateVolumeResponse]  # type: ignore[assignment]
     """Replaces the content of a files volume, atomically for readers."""
-    PullImage: _aio.UnaryStreamMultiCallable[_sandbox_pb2.PullImageRequest, _sandbox_pb2.PullImageProgress]  # type: ignore[assignment]
+    PullImage: _aio.UnaryStreamMultiCallable[_images_pb2.PullImageRequest, _images_pb2.PullImageProgress]  # type: ignore[assignment]
     """Streams progress; the last message has `image` set."""
-    ListImages: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListImagesRequest, _sandbox_pb2.ListImagesResponse]  # type: ignore[assignment]
-    RemoveImage: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.RemoveImageRequest, _sandbox_pb2.RemoveImageResponse]  # type: ignore[assignment]
-    Exec: _aio.StreamStreamMultiCallable[_sandbox_pb2.ExecRequest, _sandbox_pb2.ExecResponse]  # type: ignore[assignment]
+    ListImages: _aio.UnaryUnaryMultiCallable[_images_pb2.ListImagesRequest, _images_pb2.ListImagesResponse]  # type: ignore[assignment]
+    RemoveImage: _aio.UnaryUnaryMultiCallable[_images_pb2.RemoveImageRequest, _images_pb2.RemoveImageResponse]  # type: ignore[assignment]
+    Exec: _aio.StreamStreamMultiCallable[_streams_pb2.ExecRequest, _streams_pb2.ExecResponse]  # type: ignore[assignment]
     """The first request carries `start`."""
-    Attach: _aio.StreamStreamMultiCallable[_sandbox_pb2.AttachRequest, _sandbox_pb2.AttachResponse]  # type: ignore[assignment]
-    PortForward: _aio.StreamStreamMultiCallable[_sandbox_pb2.PortForwardRequest, _sandbox_pb2.PortForwardResponse]  # type: ignore[assignment]
+    Attach: _aio.StreamStreamMultiCallable[_streams_pb2.AttachRequest, _streams_pb2.AttachResponse]  # type: ignore[assignment]
+    PortForward: _aio.StreamStreamMultiCallable[_streams_pb2.PortForwardRequest, _streams_pb2.PortForwardResponse]  # type: ignore[assignment]
     ReadLogs: _aio.UnaryStreamMultiCallable[_sandbox_pb2.ReadLogsRequest, _sandbox_pb2.ReadLogsResponse]  # type: ignore[assignment]
     WatchEvents: _aio.UnaryStreamMultiCallable[_sandbox_pb2.WatchEventsRequest, _sandbox_pb2.Event]  # type: ignore[assignment]
     """Starts with the events after `after_seq` that are still kept. When they
@@ -245,46 +266,46 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def PullImage(
         self,
-        request: _sandbox_pb2.PullImageRequest,
+        request: _images_pb2.PullImageRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.PullImageProgress], _abc.AsyncIterator[_sandbox_pb2.PullImageProgress]]:
+    ) -> _typing.Union[_abc.Iterator[_images_pb2.PullImageProgress], _abc.AsyncIterator[_images_pb2.PullImageProgress]]:
         """Streams progress; the last message has `image` set."""
 
     @_abc_1.abstractmethod
     def ListImages(
         self,
-        request: _sandbox_pb2.ListImagesRequest,
+        request: _images_pb2.ListImagesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_sandbox_pb2.ListImagesResponse, _abc.Awaitable[_sandbox_pb2.ListImagesResponse]]: ...
+    ) -> _typing.Union[_images_pb2.ListImagesResponse, _abc.Awaitable[_images_pb2.ListImagesResponse]]: ...
 
     @_abc_1.abstractmethod
     def RemoveImage(
         self,
-        request: _sandbox_pb2.RemoveImageRequest,
+        request: _images_pb2.RemoveImageRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_sandbox_pb2.RemoveImageResponse, _abc.Awaitable[_sandbox_pb2.RemoveImageResponse]]: ...
+    ) -> _typing.Union[_images_pb2.RemoveImageResponse, _abc.Awaitable[_images_pb2.RemoveImageResponse]]: ...
 
     @_abc_1.abstractmethod
     def Exec(
         self,
-        request_iterator: _MaybeAsyncIterator[_sandbox_pb2.ExecRequest],
+        request_iterator: _MaybeAsyncIterator[_streams_pb2.ExecRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.ExecResponse], _abc.AsyncIterator[_sandbox_pb2.ExecResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_streams_pb2.ExecResponse], _abc.AsyncIterator[_streams_pb2.ExecResponse]]:
         """The first request carries `start`."""
 
     @_abc_1.abstractmethod
     def Attach(
         self,
-        request_iterator: _MaybeAsyncIterator[_sandbox_pb2.AttachRequest],
+        request_iterator: _MaybeAsyncIterator[_streams_pb2.AttachRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.AttachResponse], _abc.AsyncIterator[_sandbox_pb2.AttachResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_streams_pb2.AttachResponse], _abc.AsyncIterator[_streams_pb2.AttachResponse]]: ...
 
     @_abc_1.abstractmethod
     def PortForward(
         self,
-        request_iterator: _MaybeAsyncIterator[_sandbox_pb2.PortForwardRequest],
+        request_iterator: _MaybeAsyncIterator[_streams_pb2.PortForwardRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_sandbox_pb2.PortForwardResponse], _abc.AsyncIterator[_sandbox_pb2.PortForwardResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_streams_pb2.PortForwardResponse], _abc.AsyncIterator[_streams_pb2.PortForwardResponse]]: ...
 
     @_abc_1.abstractmethod
     def ReadLogs(

@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from vk_provider.common.clock import Clock, SystemClock
-from vk_provider.common.errors import Unavailable, VkError
+from vk_provider.common.errors import FailedPrecondition, Unavailable, VkError
 from vk_provider.common.logging import get_logger
 from vk_provider.kube.connection import (
     Connection,
@@ -219,6 +219,11 @@ class KubeClient:
                         proxy=connection.proxy,
                         server_hostname=connection.server_hostname,
                     )
+            except aiohttp.ClientConnectorCertificateError as exc:
+                raise FailedPrecondition(
+                    f"{tried} was not sent: the certificate of {connection.host} was not issued by "
+                    f"the authority that the kubeconfig names ({exc.certificate_error})"
+                ) from exc
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
                 raise Unavailable(
                     f"{tried} at {connection.host} got no answer: {_words(exc)}"

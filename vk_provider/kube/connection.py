@@ -63,6 +63,10 @@ class Connection:
             raise Unauthenticated(
                 f"The token for {self.host} could not be refreshed: {exc}"
             ) from exc
+        # Token files end in a newline, as editors leave them.
+        value = value.strip() if value is not None else None
+        if value is not None and not (value.isascii() and value.isprintable()):
+            raise Unauthenticated(f"The token for {self.host} holds characters that no token has")
         return value
 
     async def __aenter__(self) -> Connection:

@@ -14,6 +14,11 @@ from vk_provider.node.settings import KUBELET_VERSION, NodeSettings
 Node = dict[str, Any]
 _MAX_IMAGES = 50  # kubelet nodeStatusMaxImages
 _MAX_NAMES = 5  # kubelet maxNamesPerImageInNodeStatus
+_NODE_INFO = {
+    "kubeletVersion": KUBELET_VERSION,
+    "kubeProxyVersion": "",
+    "operatingSystem": "linux",
+}
 _OWN_RESOURCES = frozenset({"cpu", "memory", "ephemeral-storage", "pods"})
 
 
@@ -77,6 +82,7 @@ def make_status(
             {"name": "", "features": {"recursiveReadOnlyMounts": True, "userNamespaces": False}}
         ],
         "features": {"supplementalGroupsPolicy": True},
+        "nodeInfo": _NODE_INFO if host is None else _node_info(host),
     }
     if host is None:
         return status
@@ -84,7 +90,6 @@ def make_status(
     return status | {
         "capacity": resources,
         "allocatable": dict(resources),
-        "nodeInfo": _node_info(host),
         "images": _images(images),
     }
 
@@ -163,7 +168,7 @@ def _resources(settings: NodeSettings, host: pb.HostInfo) -> dict[str, str]:
 
 
 def _node_info(host: pb.HostInfo) -> dict[str, str]:
-    return {
+    return _NODE_INFO | {
         "machineID": host.machine_id,
         "systemUUID": host.system_uuid,
         "bootID": host.boot_id,
@@ -171,9 +176,6 @@ def _node_info(host: pb.HostInfo) -> dict[str, str]:
         "osImage": host.os_image,
         # The scheme is that of containers' ids in pod statuses.
         "containerRuntimeVersion": f"vk://{host.agent_version}",
-        "kubeletVersion": KUBELET_VERSION,
-        "kubeProxyVersion": "",
-        "operatingSystem": "linux",
         "architecture": host.architecture,
     }
 

@@ -184,3 +184,20 @@ async def test_a_cancelled_watch_leaves_the_client_usable(api: ApiStub, client: 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await client.get("/y") == POD
+
+
+async def test_a_token_file_may_end_in_a_newline_and_is_read_again(
+    api: ApiStub, tmp_path: Path
+) -> None:
+    api.on("GET", "/x", POD)
+    (tmp_path / "token").write_text("abc\n")
+    path = write_kubeconfig(tmp_path / "kubeconfig", api.url, tokenFile="token")
+    client = await KubeClient.from_kubeconfig(path, user_agent="test/1")
+    await client.get("/x")
+    (tmp_path / "token").write_text("defg\n")
+    await client.get("/x")
+    (tmp_path / "token").write_text("a\nb c")
+    with pytest.raises(errors.Unauthenticated, match="characters that no token has"):
+        await client.get("/x")
+    await client.close()
+    assert [s.headers["Authorization"] for s in api.seen] == ["Bearer abc", "Bearer defg"]

@@ -7,6 +7,7 @@ sandbox's id, which is how a VM without a record is found again.
 from __future__ import annotations
 
 import errno
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ class CgroupManager:
         group = self.group(name)
         if self._hierarchies.unified:
             _enable(self._hierarchies.unified, self._parent)
+        self._weigh_parents()
         for path in group.paths():
             path.mkdir(parents=True, exist_ok=True)
         group.limit(memory_bytes)
@@ -81,6 +83,24 @@ class CgroupManager:
 
     def group(self, name: str) -> Cgroup:
         return Cgroup(self._hierarchies, Path(self._parent) / name)
+
+    def _weigh_parents(self) -> None:
+        """Have all VMs together count as two busy processes for each CPU of the host.
+
+        A group counts as one process among those outside of it, however many it holds.
+        """
+        cpus = os.cpu_count() or 1
+        for part in (Path(self._parent), *Path(self._parent).parents):
+            if part == Path():
+                continue
+            if self._hierarchies.unified:
+                weight = self._hierarchies.unified / part / "cpu.weight"
+                value = min(10_000, 200 * cpus)
+            else:
+                weight = self._hierarchies.v1["cpu"] / part / "cpu.shares"
+                value = min(262_144, 2048 * cpus)
+            weight.parent.mkdir(parents=True, exist_ok=True)
+            weight.write_text(str(value))
 
     def remove_parents(self) -> None:
         """Remove the parents of all groups, those that are empty."""
@@ -137,9 +157,9 @@ class Cgroup:
     def yield_cpu(self) -> None:
         """Have everybody else go first where the CPU is short."""
         if self.hierarchies.unified:
-            self._write(self.hierarchies.unified, "cpu.weight", 4)
+            self._write(self.hierarchies.unified, "cpu.weight", 25)
         else:
-            self._write(self.hierarchies.v1["cpu"], "cpu.shares", 40)
+            self._write(self.hierarchies.v1["cpu"], "cpu.shares", 256)
 
     def cpu_ns(self) -> int:
         """Return the CPU time used so far; 0 when the group is gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Hypervisor:
         self._tsc_khz = 0
         self._accelerator: AcceleratorInfo | None = None
         self._library: TemplateLibrary | None = None
+        self._booting = 0
 
     @property
     def accelerator(self) -> AcceleratorInfo:
@@ -111,7 +113,11 @@ class Hypervisor:
                 _log.warning("a restore failed", vm=spec.sandbox_id, error=str(exc))
                 await self._library.drop(template, str(exc))
                 reason = f"the restore from {reason} failed: {exc}"
-        return await starter.cold(reason)
+        self._booting += 1
+        try:
+            return await starter.cold(reason)
+        finally:
+            self._booting -= 1
 
     async def prepare(self, vcpus: int, memory_mib: int) -> bool:
         """Have a template for that shape and wait for it; False where none can be made.
@@ -183,7 +189,18 @@ class Hypervisor:
             return None, "templates are switched off"
         if not spec.allow_template:
             return None, "no template was wanted for this VM"
-        return await self._library.find(self._key(spec.vcpus, spec.ram_mib))
+        key = self._key(spec.vcpus, spec.ram_mib)
+        template, reason = await self._library.find(key)
+        if template is None and self._booting >= max(1, (os.cpu_count() or 1) // 2):
+            # Cold boots fill the host already. One more takes its share of all the others' time;
+            # many VMs at once are there sooner when they wait for the one boot of their template.
+            try:
+                async with asyncio.timeout(self._settings.cold_deadline_s):
+                    await self._library.made(key)
+            except TimeoutError:
+                return None, f"{reason}, and was waited for in vain"
+            return await self._library.find(key)
+        return template, reason
 
     def _key(self, vcpus: int, ram: int) -> TemplateKey:
         kvm = self.accelerator.name == "kvm"

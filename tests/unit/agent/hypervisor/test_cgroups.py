@@ -52,6 +52,8 @@ def test_a_group_is_bounded_in_every_hierarchy(v1: Hierarchies, tmp_path: Path) 
     assert (tmp_path / "cpu" / folder / "cpu.cfs_quota_us").read_text() == "75000"
     assert (tmp_path / "pids" / folder / "pids.max").exists()
     assert len(group.procs_files()) == 4
+    shares = [tmp_path / "cpu" / part / "cpu.shares" for part in (folder.parent, "vk-provider")]
+    assert all(int(file.read_text()) >= 2048 for file in shares)
 
 
 def test_a_unified_group_gets_its_controllers(tmp_path: Path) -> None:

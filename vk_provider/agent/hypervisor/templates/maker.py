@@ -21,6 +21,8 @@ from vk_provider.common.errors import DeadlineExceeded
 
 MAKER_GROUP = "vk-template"
 _SAVE_S = 30.0
+_PATIENCE = 4
+"""How much longer than a pod's VM may take: a maker has the least of a busy host's CPU."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Maker:
     host: Host
     settings: HypervisorSettings
     tsc_khz: int
+
+    @property
+    def _boot_s(self) -> float:
+        return self.settings.cold_deadline_s * _PATIENCE
+
+    @property
+    def _restore_s(self) -> float:
+        return self.settings.restore_deadline_s * _PATIENCE
 
     async def make(self, key: TemplateKey) -> SealedTemplate:
         """Return a template that a VM was restored from once. Takes a cold boot and a restore.
@@ -59,10 +69,10 @@ class Maker:
 
             guest = GuestConnection(*guest_addresses(machine.run_dir))
             try:
-                await machine.connect(self.settings.restore_deadline_s)
-                await restore_state(machine, state_fd, self.settings.restore_deadline_s)
+                await machine.connect(self._restore_s)
+                await restore_state(machine, state_fd, self._restore_s)
                 await machine.qmp.execute("cont")
-                await machine.unless_ended(guest.hello(self.settings.restore_deadline_s))
+                await machine.unless_ended(guest.hello(self._restore_s))
             finally:
                 machine.process.kill()
                 await guest.close()
@@ -71,7 +81,7 @@ class Maker:
     async def _boot_and_save(self, key: TemplateKey, memory: int) -> bytes:
         machine = self._launch(key, memory, shared=True)
         try:
-            await machine.connect(self.settings.cold_deadline_s)
+            await machine.connect(self._boot_s)
             opened = [
                 machine.expect("VSERPORT_CHANGE", id=port, open=True)
                 for port in ("control", "bulk")
@@ -80,7 +90,7 @@ class Maker:
             # That the guest agent has opened its ports says that it serves. Nobody connects: a
             # template must not remember a host that is gone after the restore.
             try:
-                async with asyncio.timeout(self.settings.cold_deadline_s):
+                async with asyncio.timeout(self._boot_s):
                     await machine.unless_ended(_all(opened))
             except TimeoutError as exc:
                 raise DeadlineExceeded(f"the guest of the template for {key} did not boot") from exc

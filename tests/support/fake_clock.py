@@ -32,6 +32,7 @@ class FakeClock:
     async def wait_for_sleeper(self) -> None:
         """Return once somebody sleeps, however much real work comes before."""
         self._sleepers = [s for s in self._sleepers if not s[2].done()]
+        heapq.heapify(self._sleepers)
         while not self._sleepers:
             self._slept.clear()
             await self._slept.wait()

@@ -31,3 +31,14 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+async def sleep_until_set(clock: Clock, seconds: float, event: asyncio.Event) -> bool:
+    """Return when the event is set (True), after that many seconds at the latest (False)."""
+    async with asyncio.TaskGroup() as tasks:
+        pause = tasks.create_task(clock.sleep(seconds), name="pause")
+        news = tasks.create_task(event.wait(), name="event")
+        await asyncio.wait({pause, news}, return_when=asyncio.FIRST_COMPLETED)
+        pause.cancel()
+        news.cancel()
+    return event.is_set()

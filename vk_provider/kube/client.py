@@ -256,6 +256,7 @@ class KubeClient:
                 if before is None:
                     raise
                 log.warning("credentials changed, but the new ones can't be used", error=str(exc))
+                before.put_up_with_files()  # until they change again
                 return
         if before is not None:
             log.info("credentials read again", host=self.host)

@@ -55,6 +55,10 @@ class Connection:
         """Tell whether a file with credentials has changed since they were read."""
         return _signature(self._files) != self._signature
 
+    def put_up_with_files(self) -> None:
+        """Take the files as they are now for known: they were found unusable."""
+        self._signature = _signature(self._files)
+
     async def authorization(self) -> str | None:
         """Return the Authorization header, refreshed where kubernetes-asyncio knows how."""
         try:

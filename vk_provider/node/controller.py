@@ -254,6 +254,8 @@ class NodeController:
         try:
             self._node = await self._client.create(_NODES, body)
             log.info("node registered", node=self._settings.name)
+            # A Node that was deleted takes its Lease along; without one it would seem dead.
+            self._lease.hurry()
         except (AlreadyExists, PermissionDenied) as exc:
             # A node may be forbidden to create itself where an administrator has done it.
             try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from vk_provider.common.clock import Clock
+from vk_provider.common.clock import Clock, sleep_until_set
 from vk_provider.common.errors import AlreadyExists, Conflict, NotFound, VkError
 from vk_provider.common.logging import get_logger
 from vk_provider.kube.client import KubeClient, Object
@@ -34,6 +35,7 @@ class LeaseKeeper:
         self._clock = clock
         self._node_uid = node_uid
         self._lease: Object | None = None
+        self._hurry = asyncio.Event()
         self._path = f"{_COLLECTION}/{settings.name}"
 
     async def run(self) -> None:
@@ -51,7 +53,12 @@ class LeaseKeeper:
                 tell("lease not renewed, trying on", error=str(exc))
                 failing = True
                 pause = _RETRY_S
-            await self._clock.sleep(pause)
+            await sleep_until_set(self._clock, pause, self._hurry)
+            self._hurry.clear()
+
+    def hurry(self) -> None:
+        """Renew now instead of at the next turn."""
+        self._hurry.set()
 
     async def renew(self) -> None:
         """Renew once; raises what the server says when it can't be."""

@@ -121,6 +121,9 @@ async def test_credentials_that_became_unusable_leave_the_old_ones_in_use(
     (tmp_path / "kubeconfig").write_text("cut sho")
     assert await client.get("/x") == POD
     assert api.seen[0].headers["Authorization"] == "Bearer first"
+    write_kubeconfig(tmp_path / "kubeconfig", api.url, token="whole-again")
+    await client.get("/x")
+    assert api.seen[1].headers["Authorization"] == "Bearer whole-again"
 
 
 async def test_a_watch_goes_on_over_a_change_of_credentials(

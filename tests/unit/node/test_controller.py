@@ -72,7 +72,7 @@ def script(api: ApiStub, current: dict[str, Any], *events: dict[str, Any]) -> as
     listed = {"kind": "NodeList", "metadata": {"resourceVersion": "5"}, "items": [current]}
     api.on("GET", "/api/v1/nodes", listed)
     api.on("WATCH", "/api/v1/nodes", Stream(list(events), stay))
-    api.on("POST", LEASES, {"metadata": {"name": "n", "resourceVersion": "1"}})
+    api.on("GET", f"{LEASES}/n", {"metadata": {"name": "n", "resourceVersion": "1"}})
     api.on("PUT", f"{LEASES}/n", {"metadata": {"name": "n", "resourceVersion": "2"}})
     return stay
 
@@ -84,7 +84,7 @@ async def test_registers_reports_and_hands_on_the_pod_cidrs(
     async with running(client, clock) as (controller, runtime):
         await controller.wait_registered()
         (patched, *_) = await api.count("PATCH", f"{NODE}/status", 1)
-        await api.count("POST", LEASES, 1)
+        await api.count("PUT", f"{LEASES}/n", 1)
         assert controller.addresses == ("192.0.2.1",)
         ready = patched.body["status"]["conditions"][-1]
         assert (ready["type"], ready["status"]) == ("Ready", "True")
@@ -113,6 +113,8 @@ async def test_a_deleted_node_is_registered_again(
     script(api, node(), {"type": "DELETED", "object": node()})
     async with running(client, clock):
         await api.count("POST", "/api/v1/nodes", 2)
+        # Its Lease is renewed at once: it names the new Node before the old one's is collected.
+        await api.count("PUT", f"{LEASES}/n", 1)
 
 
 async def test_a_cordon_is_told(api: ApiStub, client: KubeClient, clock: FakeClock) -> None:

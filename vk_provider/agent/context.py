@@ -48,6 +48,8 @@ class Context:
         self.containers: dict[str, Container] = {}
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
+        self._unwritten_sandboxes: dict[str, Sandbox] = {}
+        self._unwritten_containers: dict[str, Container] = {}
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something that outlives the call that asked for it; it ends with the agent at last.
@@ -95,10 +97,36 @@ class Context:
         )
 
     def save(self, sandbox: Sandbox) -> None:
+        """Write an intent down, before it is acted on. Raises Exhausted: then do not act."""
         self.store.put_sandbox(sandbox.record)
 
     def save_container(self, container: Container) -> None:
+        """Write an intent down, before it is acted on. Raises Exhausted: then do not act."""
         self.store.put_container(container.record)
+
+    def note(self, sandbox: Sandbox) -> None:
+        """Write down what has happened; on a full disk, as soon as there is room."""
+        self._unwritten_sandboxes[sandbox.id] = sandbox
+        self.write_notes()
+
+    def note_container(self, container: Container) -> None:
+        """Write down what has happened; on a full disk, as soon as there is room."""
+        self._unwritten_containers[container.id] = container
+        self.write_notes()
+
+    def write_notes(self) -> None:
+        """Try to write down what a full disk has kept waiting."""
+        try:
+            for sandbox_id, sandbox in list(self._unwritten_sandboxes.items()):
+                if sandbox_id in self.sandboxes:
+                    self.store.put_sandbox(sandbox.record)
+                del self._unwritten_sandboxes[sandbox_id]
+            for container_id, container in list(self._unwritten_containers.items()):
+                if container_id in self.containers:
+                    self.store.put_container(container.record)
+                del self._unwritten_containers[container_id]
+        except Exhausted as exc:
+            _log.warning("records wait for room on the disk", why=str(exc))
 
     def sandbox_changed(self, sandbox: Sandbox) -> None:
         """Tell the watchers; the record has been written before."""

@@ -31,7 +31,7 @@ def begin_end(context: Context, sandbox: Sandbox, reason: str, message: str) -> 
     status.reason = status.reason or reason
     status.message = status.message or message
     status.ended_at_ns = status.ended_at_ns or context.clock.now_ns()
-    context.save(sandbox)
+    context.note(sandbox)
     sandbox.end_error = None
     sandbox.ending = context.spawn(_end(context, sandbox), f"end of sandbox {sandbox.id}")
 
@@ -82,7 +82,7 @@ async def _take_down(context: Context, sandbox: Sandbox) -> None:
         await asyncio.to_thread(_remove_tree, str(directory))
     if record.phase is Phase.STOPPING:
         record.enter(Phase.ENDED)
-        context.save(sandbox)
+        context.note(sandbox)
         context.sandbox_changed(sandbox)
 
 

@@ -41,7 +41,7 @@ def mark_started(context: Context, container: Container, guest_ns: int) -> None:
         return
     status.state = pb.CONTAINER_RUNNING
     status.started_at_ns = _plausible(context, guest_ns, status.created_at_ns)
-    context.save_container(container)
+    context.note_container(container)
     context.container_changed(container)
 
 
@@ -107,7 +107,7 @@ def _set_exit(
     status.exit_code, status.signal = code, signal
     status.reason, status.message = reason, message
     status.finished_at_ns = finished_at_ns
-    context.save_container(container)
+    context.note_container(container)
     container.feed.end()
     container.exited.set()
     context.container_changed(container)

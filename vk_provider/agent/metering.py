@@ -48,6 +48,7 @@ class Metering:
             due = max(due + _INTERVAL_S, now)
             await clock.sleep(due - now)
             try:
+                self._context.write_notes()
                 self._sample()
                 if due >= next_retention:
                     next_retention = due + _RETENTION_CHECK_S

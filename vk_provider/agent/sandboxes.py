@@ -81,7 +81,7 @@ async def remove(context: Context, sandbox: Sandbox) -> None:
     """Take a sandbox down, then its logs, its records last."""
     ended = sandbox.record.phase is Phase.ENDED
     sandbox.record.enter(Phase.REMOVING)
-    context.save(sandbox)
+    context.note(sandbox)
     if not ended:
         begin_end(context, sandbox, "Stopped", "")
         await wait_end(sandbox)
@@ -162,15 +162,15 @@ async def _start(context: Context, sandbox: Sandbox, request: pb.RunSandboxReque
     phases = Phases()
     try:
         await start_machine(context, sandbox, request, phases)
+        sandbox.record.status.phases.extend(phases.done)
+        sandbox.record.enter(Phase.READY)
+        context.save(sandbox)
     except VkError as exc:
         sandbox.start_error = exc
     except Exception as exc:  # noqa: BLE001 - a defect fails this start, in words
         _log.exception("a sandbox did not start", sandbox=sandbox.id)
         sandbox.start_error = Internal(f"starting sandbox {sandbox.id}: {exc!r}")
-    sandbox.record.status.phases.extend(phases.done)
     if sandbox.start_error is None and sandbox.machine is not None:
-        sandbox.record.enter(Phase.READY)
-        context.save(sandbox)
         context.sandbox_changed(sandbox)
         begin_life(context, sandbox, sandbox.machine)
         await sandbox.group_ready.wait()

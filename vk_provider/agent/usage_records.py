@@ -5,6 +5,10 @@ from __future__ import annotations
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
 from vk_provider.agent.sandbox import Sandbox
+from vk_provider.common.errors import Exhausted
+from vk_provider.common.logging import get_logger
+
+_log = get_logger("agent.metering")
 
 _SECOND_NS = 1_000_000_000
 
@@ -35,7 +39,11 @@ def close_usage(context: Context, sandbox: Sandbox) -> None:
         return
     ended = sandbox.record.status.ended_at_ns or context.clock.now_ns()
     sandbox.usage = usage_record(sandbox, ended, ended)
-    context.store.put_usage([sandbox.usage])
+    try:
+        context.store.put_usage([sandbox.usage])
+    except Exhausted as exc:
+        # A full disk must not keep a VM alive; what was written last stands.
+        _log.warning("the end of a VM's use was not written", sandbox=sandbox.id, why=str(exc))
 
 
 def estimate_end(context: Context, sandbox: Sandbox) -> None:

@@ -71,8 +71,13 @@ class Hypervisor:
 
         Raises FailedPrecondition when it cannot run microVMs at all.
         """
-        self._settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (self._settings.state_dir, self._settings.run_dir):
+            try:
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as exc:
+                raise FailedPrecondition(
+                    f"the hypervisor cannot make its directory {directory}: {exc}"
+                ) from exc
         for group in (PROBE_GROUP, MAKER_GROUP):  # of an agent that was killed meanwhile
             await self.remove_cgroup(group)
         version = await qemu_version(self._settings.qemu)

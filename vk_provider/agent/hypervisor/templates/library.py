@@ -84,7 +84,7 @@ class TemplateLibrary:
         if self._loaded.get(template.digest) is template:
             del self._loaded[template.digest]
             template.close()
-        await asyncio.to_thread(self._shelf.remove, template.digest)
+        await self._remove(template.digest)
 
     # -- inner works --
 
@@ -96,9 +96,16 @@ class TemplateLibrary:
         except VkError as exc:
             _log.warning("dropped a template", template=digest, reason=str(exc))
             self._failures.setdefault(digest, []).append(str(exc))
-            await asyncio.to_thread(self._shelf.remove, digest)
+            await self._remove(digest)
             return
         self._keep(template)
+
+    async def _remove(self, digest: str) -> None:
+        try:
+            await asyncio.to_thread(self._shelf.remove, digest)
+        except OSError as exc:
+            # It is checked at each load, so it will be noticed again.
+            _log.warning("a template cannot be removed", template=digest, error=str(exc))
 
     def _keep(self, template: SealedTemplate) -> None:
         self._loaded[template.digest] = template

@@ -152,8 +152,12 @@ class Shelf:
             return  # it is only used for the order of removal
 
     def remove(self, digest: str) -> None:
-        """Remove a template, in one step for whoever looks on. May be repeated."""
+        """Remove a template, in one step for whoever looks on. May be repeated.
+
+        Raises OSError when the disk does not let go of it.
+        """
         gone = self._directory / f"{digest}.gone"
+        shutil.rmtree(gone, ignore_errors=True)
         try:
             (self._directory / digest).rename(gone)
         except FileNotFoundError:

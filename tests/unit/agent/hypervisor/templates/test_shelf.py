@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from vk_provider.agent.hypervisor.templates.sealed import (
     seal,
 )
 from vk_provider.agent.hypervisor.templates.shelf import Entry, Shelf, choose_victims
-from vk_provider.common.errors import Internal, NotFound
+from vk_provider.common.errors import Exhausted, Internal, NotFound
 
 DIGEST = "ab" * 16
 TSC = 2_596_130
@@ -94,6 +95,22 @@ def test_half_made_folders_are_cleared_at_the_start(shelf: Shelf, tmp_path: Path
     (tmp_path / "other.gone").mkdir()
     assert sorted(shelf.open()) == [f"{DIGEST}.part", "other.gone"]
     assert [e.digest for e in shelf.entries()] == [DIGEST]
+
+
+def test_a_full_disk_is_told_and_nothing_half_made_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shelf = Shelf(tmp_path / "templates")
+    shelf.open()
+    made = template()
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(Exhausted, match="cannot be kept on disk"):
+        shelf.save(made, TSC)
+    assert list((tmp_path / "templates").iterdir()) == []
+    made.close()
 
 
 def test_removal_may_be_repeated(shelf: Shelf, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         if not target or not image:
             pytest.skip(f"{AGENT} (unix:/…/agent.sock) and {IMAGE} (a busybox image) are not set")
         async with AgentClient(target) as client:
+            await client.update_runtime_config(["10.244.0.0/24"])
             yield Subject(client, image, uid)
             for sandbox in (await client.list_sandboxes(pod_uid=uid)).sandboxes:
                 await client.remove_sandbox(sandbox.sandbox_id)

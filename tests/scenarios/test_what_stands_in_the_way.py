@@ -6,6 +6,7 @@ import base64
 import json
 
 from tests.support.pod_world import container, pod, pod_world
+from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.errors import Exhausted, Internal, NotFound, Unavailable
 from vk_provider.runtime.fake import FakeImage
 
@@ -127,6 +128,21 @@ async def test_a_lost_answer_is_no_failure() -> None:
         assert world.status()["phase"] == "Running"
         assert len(world.runtime.sandboxes) == 1
         assert "FailedCreatePodSandBox" not in world.api.reasons()
+
+
+async def test_a_host_that_is_not_ready_is_told_to_the_pods_owner() -> None:
+    async with pod_world() as world:
+        run = world.runtime.run_sandbox
+
+        async def refuse(request: pb.RunSandboxRequest) -> pb.SandboxStatus:
+            raise Unavailable("the network waits for the node's pod CIDR")
+
+        world.runtime.run_sandbox = refuse  # type: ignore[method-assign]
+        await world.create(pod())
+        assert "FailedCreatePodSandBox" in world.api.reasons()
+        world.runtime.run_sandbox = run  # type: ignore[method-assign]
+        await world.advance(5)
+        assert world.status()["phase"] == "Running"
 
 
 async def test_create_errors_are_shown() -> None:

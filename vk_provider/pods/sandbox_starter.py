@@ -43,9 +43,9 @@ async def start_sandbox(ctx: PodContext, attempt: int) -> None:
             services.recorder.event(pod, "Warning", reason, message)
         ctx.sandbox_ids.add(id_)
         sandbox = await _run(ctx, request)
-    except Unavailable:
-        raise  # the backend is away: that says nothing of the pod
     except VkError as exc:
+        if isinstance(exc, Unavailable) and await _goes_on(ctx, id_):
+            raise
         message = f"Failed to create pod sandbox: {exc}"
         services.recorder.event(pod, "Warning", "FailedCreatePodSandBox", message)
         raise
@@ -91,6 +91,15 @@ async def _run(ctx: PodContext, request: pb.RunSandboxRequest) -> pb.SandboxStat
         raise Unavailable(
             f"sandbox {request.sandbox_id} was begun with other content; a new one is started"
         ) from None
+
+
+async def _goes_on(ctx: PodContext, id_: str) -> bool:
+    """Say whether the sandbox is being started all the same: then only the answer was lost.
+
+    Raises Unavailable where the agent is away: that says nothing of the pod.
+    """
+    listed = await ctx.services.runtime.list_sandboxes(id_)
+    return any(sandbox.state != pb.SANDBOX_NOT_READY for sandbox in listed.sandboxes)
 
 
 def _tell_how(ctx: PodContext, sandbox: pb.SandboxStatus) -> None:

@@ -72,17 +72,27 @@ class Guest:
     def send(self, frame: bytes) -> None:
         os.write(self.fd, VNET_HEADER + frame)
 
-    def ask(self, ip: str) -> None:
-        """Send an ARP request."""
+    def ask(self, ip: str, *, mac: bytes = b"", sender: str = "") -> None:
+        """Send an ARP request, as somebody else where a sender is given."""
         self.send(
             b"\xff" * 6
             + self.mac
             + struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1)
-            + self.mac
-            + self.ip
+            + (mac or self.mac)
+            + (socket.inet_aton(sender) if sender else self.ip)
             + bytes(6)
             + socket.inet_aton(ip)
         )
+
+    def datagram(self, target: bytes, sender: bytes, ip: str, port: int, data: bytes) -> None:
+        """Send UDP over IPv4 to a MAC address, as the given sender."""
+        udp = struct.pack("!HHHH", 1000, port, 8 + len(data), 0) + data
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
+        header += sender + socket.inet_aton(ip)
+        total = sum(struct.unpack("!10H", header))
+        total = (total & 0xFFFF) + (total >> 16)
+        header = header[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + header[12:]
+        self.send(target + self.mac + b"\x08\x00" + header + udp)
 
     async def next(self, kind: int) -> bytes:
         """Return the next frame of an Ethernet type; ARP requests are answered meanwhile."""
@@ -130,7 +140,6 @@ async def test_the_guest_stands_where_the_interface_stood(network: PodNetwork) -
     guest.ask("10.77.0.1")
     reply = await guest.next(0x0806)
     assert (reply[20:22], reply[28:32]) == (b"\x00\x02", socket.inet_aton("10.77.0.1"))
-    # From the host to the pod, by a host port on the loopback too.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"hello", (attachment.ips[0], 4000))
         assert (await guest.next(0x0800))[42:] == b"hello"
@@ -138,6 +147,28 @@ async def test_the_guest_stands_where_the_interface_stood(network: PodNetwork) -
     await network.tear_down(sandbox(1))
     assert network.list_sandbox_ids() == set()
     await network.tear_down(sandbox(1))
+
+
+async def test_a_guest_that_sends_as_somebody_else_is_not_heard(network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/24"])
+    guest = Guest(await network.set_up(sandbox(1), POD, []))
+    guest.ask("10.77.0.1", sender="10.77.0.99")
+    guest.ask("10.77.0.1", mac=b"\x02" * 6)
+    guest.ask("10.77.0.1")
+    reply = await guest.next(0x0806)
+    assert reply[38:42] == guest.ip  # the only one that was answered
+    assert guest.frames.empty()
+    gateway = reply[22:28]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("10.77.0.1", 0))
+        listener.setblocking(False)
+        port = listener.getsockname()[1]
+        guest.datagram(gateway, socket.inet_aton("10.77.0.99"), "10.77.0.1", port, b"false")
+        guest.datagram(gateway, guest.ip, "10.77.0.1", port, b"true")
+        async with asyncio.timeout(10):
+            received = await asyncio.get_running_loop().sock_recv(listener, 99)
+    assert received == b"true"
+    guest.close()
 
 
 async def test_host_ports_lead_to_the_pod_until_it_goes(network: PodNetwork) -> None:

@@ -16,12 +16,14 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from vk_provider.agent.network import firewall
+from vk_provider.agent.tools import PIPE, tool
 from vk_provider.common.errors import FailedPrecondition, Invalid
 from vk_provider.common.logging import get_logger
 
 _BRIDGE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _DEFAULT_MTU = 1500
 _SYSCTL = Path("/proc/sys/net")
+_BRIDGED = "bridge/bridge-nf-call-iptables"
 _log = get_logger("agent.network")
 
 
@@ -64,6 +66,8 @@ async def prepare(cidrs: Sequence[str], direct: Sequence[str], bridge: str, mtu:
     if not _BRIDGE_NAME.fullmatch(bridge):
         raise Invalid(f"{bridge!r} cannot be a bridge's name: at most 15 letters, digits, . _ -")
     mtu = await asyncio.to_thread(_prepare_links, cidrs, bridge, mtu)
+    if not (_SYSCTL / _BRIDGED).exists():
+        await _load_br_netfilter()
     await asyncio.to_thread(_prepare_sysctls, cidrs, bridge)
     await firewall.apply(firewall.rules(cidrs, check_direct(direct), bridge))
     return mtu
@@ -131,14 +135,24 @@ def _prepare_sysctls(cidrs: Sequence[str], bridge: str) -> None:
         _switch_on("ipv6/conf/all/forwarding", "pods reach nothing beyond the host without it")
     # A Service's answer between two pods of one bridge must pass the host's connection
     # tracking to be translated back.
-    bridged = "bridge/bridge-nf-call-iptables"
-    if (_SYSCTL / bridged).exists():
-        _switch_on(bridged, "Services between pods of this host need it")
+    if (_SYSCTL / _BRIDGED).exists():
+        _switch_on(_BRIDGED, "Services between pods of this host need it")
     else:
         _log.warning(
             "the kernel module br_netfilter is not loaded: a Service whose pod is on this "
             "host will not answer this host's pods; load it with: modprobe br_netfilter"
         )
+
+
+async def _load_br_netfilter() -> None:
+    """Load the module that has bridged packets seen by the host's rules, if it can be had."""
+    try:
+        async with tool(["modprobe", "br_netfilter"], package="kmod", stderr=PIPE) as process:
+            _, words = await process.communicate()
+    except FailedPrecondition as exc:
+        _log.info("br_netfilter was not loaded", error=str(exc))
+    else:
+        _log.info("loaded br_netfilter", error=words.decode(errors="replace").strip()[:200])
 
 
 def _switch_on(name: str, reason: str) -> None:

@@ -1,8 +1,9 @@
 """QEMU's tap inside a pod's namespace, joined to the CNI interface.
 
 Everything here runs in a thread that has entered the namespace. The join is Kata's: an ingress
-qdisc on each of the two, and a filter that redirects every packet to the other one, so the
-guest stands where the interface stood, with its MAC and addresses.
+qdisc on each of the two, and filters that redirect packets to the other one, so the guest
+stands where the interface stood, with its MAC and addresses; unlike there, a guest that sends
+as somebody else is not heard.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TAP = "tap0"
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _INGRESS = 0xFFFF0000
-_ETH_P_ALL = 0x0003
+_ETH_P_ALL, _ETH_P_IP, _ETH_P_ARP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x0806, 0x86DD
 _RT_TABLE_MAIN, _RTPROT_KERNEL, _RTN_UNICAST = 254, 2, 1
 
 
@@ -70,8 +71,8 @@ def join(interface: str, addresses: list[str]) -> Interface:
             _no_ipv6(interface)
             netlink.link("set", index=tap["index"], mtu=seen.mtu, state="up")
             netlink.link("set", index=outer["index"], state="up")
-            _redirect(netlink, outer["index"], tap["index"])
-            _redirect(netlink, tap["index"], outer["index"])
+            _redirect(netlink, outer["index"], tap["index"], [(_ETH_P_ALL, ["0x0/0x0+0"])])
+            _redirect(netlink, tap["index"], outer["index"], own_packets(seen))
     except NetlinkError as exc:
         raise Unavailable(f"{interface} could not be joined to {TAP}: {exc}") from exc
     return seen
@@ -90,24 +91,62 @@ def _no_ipv6(name: str) -> None:
         path.write_text("1")
 
 
-def _redirect(netlink: IPRoute, source: int, target: int) -> None:
+def own_packets(interface: Interface) -> list[tuple[int, list[str]]]:
+    """Return what a guest may send: u32 keys for each Ethernet protocol, any list of which fits.
+
+    Packets from its own addresses, and ARP that tells no other than the truth; a guest that
+    takes over a neighbour's address harms nobody, since nothing of it gets out. Offsets count
+    from the network header.
+    """
+    mac = interface.mac.replace(":", "")
+    found: list[tuple[int, list[str]]] = []
+    for ip in map(ipaddress.ip_address, interface.ips):
+        if ip.version == 4:
+            found.append((_ETH_P_IP, [f"0x{int(ip):08x}/0xffffffff+12"]))
+            sender = [f"0x{mac[:8]}/0xffffffff+8", f"0x{mac[8:]}/0xffff+12"]
+            found.append((_ETH_P_ARP, [*sender, f"0x{int(ip):08x}/0xffffffff+14"]))
+        else:
+            found.append((_ETH_P_IPV6, _ipv6_source(int(ip), 128)))
+    if any(protocol == _ETH_P_IPV6 for protocol, _ in found):
+        # Neighbour discovery: link-local addresses, and none at all while one is looked for.
+        found.append((_ETH_P_IPV6, _ipv6_source(int(ipaddress.ip_address("fe80::")), 64)))
+        found.append((_ETH_P_IPV6, _ipv6_source(0, 128)))
+    return found
+
+
+def _ipv6_source(address: int, prefix: int) -> list[str]:
+    words = [address >> shift & 0xFFFFFFFF for shift in (96, 64, 32, 0)]
+    return [f"0x{words[i]:08x}/0xffffffff+{8 + 4 * i}" for i in range(prefix // 32)]
+
+
+def _redirect(
+    netlink: IPRoute, source: int, target: int, matches: list[tuple[int, list[str]]]
+) -> None:
     try:
         netlink.tc("add", "ingress", source, _INGRESS)
     except NetlinkError as exc:
-        if exc.code == errno.EEXIST:  # joined before; filters come with the qdisc
-            return
-        raise
-    netlink.tc(
-        "add-filter",
-        "u32",
-        source,
-        parent=_INGRESS,
-        protocol=_ETH_P_ALL,
-        prio=1,
-        target=0,
-        keys=["0x0/0x0+0"],
-        action={"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": target},
-    )
+        if exc.code != errno.EEXIST:
+            raise
+        # Joined before, perhaps not to its end: the filters go with the qdisc.
+        netlink.tc("del", "ingress", source, _INGRESS)
+        netlink.tc("add", "ingress", source, _INGRESS)
+    for priority, (protocol, keys) in enumerate(matches, start=1):
+        netlink.tc(
+            "add-filter",
+            "u32",
+            source,
+            parent=_INGRESS,
+            protocol=protocol,
+            prio=priority,
+            target=0,
+            keys=keys,
+            action={
+                "kind": "mirred",
+                "direction": "egress",
+                "action": "redirect",
+                "ifindex": target,
+            },
+        )
 
 
 def _routes(netlink: IPRoute, index: int, addresses: list[str]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from vk_provider.agent.logs import LogWriter
 from vk_provider.agent.output import OutputPump
 from vk_provider.agent.ports import Machine, VmExit
 from vk_provider.agent.sandbox import Container, Sandbox
+from vk_provider.agent.throttle import Throttle
 from vk_provider.agent.together import together
 from vk_provider.common.errors import Unavailable, VkError
 from vk_provider.common.logging import get_logger
@@ -25,6 +26,9 @@ _RETRY_S = 0.1
 _DRAIN_S = 1.0
 _STATS_MS = 1000
 _MAX_CONTAINERS_TOLD = 1000
+# What a guest that keeps to the contract never reaches.
+_EVENTS_A_SECOND = 500
+_STATS_A_SECOND = 5
 
 
 class _VmEndedError(Exception):
@@ -94,11 +98,13 @@ async def _watch_vm(sandbox: Sandbox, machine: Machine) -> None:
 
 async def _follow_events(context: Context, sandbox: Sandbox, machine: Machine) -> None:
     control = machine.guest.control
+    throttle = Throttle(context.clock, _EVENTS_A_SECOND)
     seq = await _list(context, sandbox, machine)
     while True:
         call = control.Events(guest_pb2.EventsRequest(after_seq=seq), wait_for_ready=True)
         try:
             async for event in call:
+                await throttle.pass_one()
                 if event.kind == guest_pb2.Event.RESYNC:
                     seq = await _list(context, sandbox, machine)
                     break
@@ -135,12 +141,14 @@ async def _list(context: Context, sandbox: Sandbox, machine: Machine) -> int:
 
 
 async def _follow_stats(context: Context, sandbox: Sandbox, machine: Machine) -> None:
+    throttle = Throttle(context.clock, _STATS_A_SECOND)
     while True:
         call = machine.guest.control.WatchStats(
             guest_pb2.WatchStatsRequest(interval_ms=_STATS_MS), wait_for_ready=True
         )
         try:
             async for stats in call:
+                await throttle.pass_one()
                 sandbox.stats, sandbox.stats_at_ns = stats, context.clock.now_ns()
         except grpc.aio.AioRpcError as exc:
             _log.debug("the statistics of a guest broke off", sandbox=sandbox.id, why=exc.details())

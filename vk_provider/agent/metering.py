@@ -24,6 +24,7 @@ _INTERVAL_S = 1.0
 _RETENTION_CHECK_S = 3600.0
 _LOG_SIZE_EVERY = 10
 _MAX_FILESYSTEMS = 256
+_MAX_NAME = 253
 
 
 class Metering:
@@ -100,10 +101,10 @@ class Metering:
         if stats is None:
             return used
         used.pod_counters.CopyFrom(self._counters(stats.pod, sandbox.id))
-        for of_container in stats.containers:
-            container = sandbox.containers.get(of_container.container_id)
-            if container is None:
-                continue
+        # By id: a guest may name a container as often as it likes, and others than its own.
+        told = {c.container_id: c for c in stats.containers if c.container_id in sandbox.containers}
+        for of_container in told.values():
+            container = sandbox.containers[of_container.container_id]
             counters = self._counters(of_container.cgroup, container.id)
             counters.rootfs_used_bytes = of_container.rootfs_used_bytes
             counters.rootfs_inodes_used = of_container.rootfs_inodes_used
@@ -117,7 +118,7 @@ class Metering:
         if stats.HasField("interface"):
             used.network.CopyFrom(_network(stats.interface))
         for fs in stats.filesystems[:_MAX_FILESYSTEMS]:
-            if fs.name:
+            if fs.name and len(fs.name) <= _MAX_NAME:
                 used.volumes.add(
                     name=fs.name,
                     used_bytes=fs.used_bytes,

@@ -14,8 +14,8 @@ from tests.support.runtime_server import served
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.clock import SystemClock
 from vk_provider.runtime.api import Runtime
-from vk_provider.runtime.fake import FakeImage, FakeRuntime
-from vk_provider.runtime.fake_records import Executed, Program
+from vk_provider.runtime.fake import FakeRuntime
+from vk_provider.runtime.fake_records import Executed, FakeImage, Program
 from vk_provider.runtime.grpc_client import AgentClient
 from vk_provider.runtime.ids import container_id, sandbox_id
 

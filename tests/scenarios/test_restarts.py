@@ -125,7 +125,7 @@ async def test_a_command_that_is_not_there_is_a_start_error() -> None:
 
 
 async def test_a_changed_image_restarts_the_container() -> None:
-    from vk_provider.runtime.fake import FakeImage
+    from vk_provider.runtime.fake_records import FakeImage
 
     async with pod_world() as world:
         world.runtime.registry["registry.test/app:2"] = FakeImage("sha256:" + "2" * 64)

@@ -8,7 +8,7 @@ import json
 from tests.support.pod_world import container, pod, pod_world
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.errors import Exhausted, Internal, NotFound, Unavailable
-from vk_provider.runtime.fake import FakeImage
+from vk_provider.runtime.fake_records import FakeImage
 
 
 async def test_an_image_that_does_not_exist_is_backed_off() -> None:

@@ -12,7 +12,8 @@ from tests.support.fake_clock import FakeClock
 from vk_provider.kube.client import KubeClient
 from vk_provider.pods.manager import PodManager
 from vk_provider.pods.settings import PodSettings
-from vk_provider.runtime.fake import FakeImage, FakeRuntime
+from vk_provider.runtime.fake import FakeRuntime
+from vk_provider.runtime.fake_records import FakeImage
 
 UID = "11111111-2222-3333-4444-555555555555"
 

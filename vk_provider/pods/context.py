@@ -65,6 +65,10 @@ class PodContext:
         """Take a listing of the runtime."""
         self.state = state
         self.sandbox_ids.update(s.sandbox_id for s in state.sandboxes)
+        known = {run.container_id for run in state.containers}
+        self.messages = {id_: text for id_, text in self.messages.items() if id_ in known}
+        self.released &= known
+        self.told_backoff &= known
         self._tell_probes()
 
     def merge_sandbox(self, sandbox: pb.SandboxStatus) -> None:

@@ -11,7 +11,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.clock import Clock
@@ -22,27 +21,16 @@ from vk_provider.common.errors import (
     Unavailable,
     VkError,
 )
-from vk_provider.runtime.fake_records import FakeContainer, FakeSandbox, Program
+from vk_provider.runtime.fake_records import (
+    FakeContainer,
+    FakeImage,
+    FakeSandbox,
+    Program,
+    Scripted,
+)
 from vk_provider.runtime.fake_streams import answer_exec, log_bytes
 
 _KEPT_EVENTS = 1024
-
-
-@dataclass(slots=True)
-class FakeImage:
-    """What a registry holds under a name: its content, or the error that a pull ends in."""
-
-    image_ref: str = "sha256:" + "1" * 64
-    size_bytes: int = 1_000_000
-    user: str = ""
-    uid: int | None = None
-    error: VkError | None = None
-
-
-@dataclass(slots=True)
-class _Scripted:
-    errors: list[VkError] = field(default_factory=list)
-    gate: asyncio.Event | None = None
 
 
 class FakeRuntime:
@@ -72,7 +60,7 @@ class FakeRuntime:
         self.usage: asyncio.Queue[pb.UsageSnapshot] = asyncio.Queue()
         self.usage_records: list[pb.UsageRecord] = []
         self._away = False
-        self._scripted: dict[str, _Scripted] = defaultdict(_Scripted)
+        self._scripted: dict[str, Scripted] = defaultdict(Scripted)
         self._events: list[pb.Event] = []
         self._seq = 0
         self._news = asyncio.Event()

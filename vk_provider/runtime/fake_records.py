@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.common.errors import VkError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,25 @@ class Program:
     output: bytes = b""
     start_error: str = ""
     execs: Mapping[tuple[str, ...], Executed] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class FakeImage:
+    """What a registry holds under a name: its content, or the error that a pull ends in."""
+
+    image_ref: str = "sha256:" + "1" * 64
+    size_bytes: int = 1_000_000
+    user: str = ""
+    uid: int | None = None
+    error: VkError | None = None
+
+
+@dataclass(slots=True)
+class Scripted:
+    """What a test has laid down for the next calls of one name."""
+
+    errors: list[VkError] = field(default_factory=list)
+    gate: asyncio.Event | None = None
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from tests.support.fake_clock import FakeClock
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from vk_provider.runtime.exec_sync import exec_sync
-from vk_provider.runtime.fake import FakeImage, FakeRuntime
-from vk_provider.runtime.fake_records import Executed, Program
+from vk_provider.runtime.fake import FakeRuntime
+from vk_provider.runtime.fake_records import Executed, FakeImage, Program
 from vk_provider.runtime.grpc_client import AgentClient
 from vk_provider.runtime.ids import (
     container_id,

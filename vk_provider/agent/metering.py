@@ -54,7 +54,8 @@ class Metering:
                 if due >= next_retention:
                     next_retention = due + _RETENTION_CHECK_S
                     self._forget_old()
-            except VkError as exc:
+            except (VkError, OSError, psutil.Error) as exc:
+                # A process that has just gone, a full disk: the next second is another one.
                 _log.warning("the use of this second was not written down", why=str(exc))
 
     async def watch(self) -> AsyncGenerator[pb.UsageSnapshot]:

@@ -8,8 +8,11 @@ from dataclasses import replace
 from aiohttp import web
 
 from vk_provider.common.errors import Invalid, VkError
+from vk_provider.common.logging import get_logger
 from vk_provider.kubelet_api.containers import container_spec, is_running
-from vk_provider.kubelet_api.exchange import Outputs, StreamLimits, converse
+from vk_provider.kubelet_api.exchange import ClientGone, Outputs, StreamLimits, converse
+from vk_provider.kubelet_api.port_forward import PROTOCOL as PORT_FORWARD
+from vk_provider.kubelet_api.port_forward import PortForwarding, connect_port
 from vk_provider.kubelet_api.process_streams import (
     ATTACH_TRIED,
     EXEC_TRIED,
@@ -17,12 +20,23 @@ from vk_provider.kubelet_api.process_streams import (
     exec_outputs,
 )
 from vk_provider.kubelet_api.sources import PodEntry, PodSource
+from vk_provider.kubelet_api.spdy_exchange import PROTOCOLS, SpdyExchange
+from vk_provider.kubelet_api.spdy_link import (
+    ByteTransport,
+    SpdyLink,
+    TunnelTransport,
+    UpgradedTransport,
+    is_tunnel,
+    negotiate_spdy,
+)
 from vk_provider.kubelet_api.websocket_exchange import WebSocketExchange
 from vk_provider.runtime.api import Runtime
 from vk_provider.runtime.exec_sync import exec_sync
 from vk_provider.streaming.remotecommand import Input, StreamOptions, parse_options
 
 _RUN_LIMIT_BYTES = 16 << 20
+
+log = get_logger("kubelet_api.streams")
 
 Start = Callable[[AsyncIterator[Input]], Outputs]
 
@@ -81,24 +95,39 @@ class StreamingHandlers:
         return web.Response(body=output, content_type="application/json")
 
     async def port_forward(self, request: web.Request) -> web.StreamResponse:
-        """Refuse: port-forward needs SPDY, which this node does not speak."""
-        self._entry(request)
-        return web.Response(
-            status=501,
-            text="This node does not forward ports yet; reach the pod through a Service or its "
-            "IP address instead",
-        )
+        """Forward connections to the pod's ports, over SPDY or SPDY in a WebSocket."""
+        entry = self._entry(request)
+        sandbox_id = entry.sandbox_id
+        meta = entry.pod["metadata"]
+        if not sandbox_id:
+            raise web.HTTPInternalServerError(
+                text=f'pod not found ("{meta["name"]}_{meta["namespace"]}")'
+            )
+        transport: ByteTransport
+        upgrade = request.headers.get("Upgrade", "").lower()
+        if upgrade == "websocket" and is_tunnel(request, PORT_FORWARD):
+            transport = await TunnelTransport.open(request, PORT_FORWARD)
+        elif upgrade.startswith("spdy/"):
+            protocol = negotiate_spdy(request, (PORT_FORWARD,))
+            transport = await UpgradedTransport.take_over(request, protocol)
+        else:
+            return web.Response(status=400, text="Upgrade request required")
+        named = f"{meta['name']}_{meta['namespace']}, uid {meta['uid']}"
+        await PortForwarding(
+            SpdyLink(transport),
+            lambda port, data: connect_port(self._runtime, sandbox_id, port, data),
+            named,
+            self._limits,
+        ).run()
+        await transport.close()
+        return transport.response()
 
     async def _serve(
         self, request: web.Request, options: StreamOptions, start: Start, tried: str
     ) -> web.StreamResponse:
         upgrade = request.headers.get("Upgrade", "").lower()
         if upgrade.startswith("spdy/"):
-            return web.Response(
-                status=501,
-                text="This node does not speak SPDY; use a client that streams over WebSockets "
-                "(kubectl 1.31 or newer, with KUBECTL_REMOTE_COMMAND_WEBSOCKETS not false)",
-            )
+            return await self._serve_spdy(request, options, start, tried)
         if upgrade != "websocket" or request.method != "GET":
             return web.Response(status=400, text="Upgrade request required")
         try:
@@ -108,6 +137,20 @@ class StreamingHandlers:
         response = await exchange.open()
         await converse(exchange, start, self._limits, tried)
         return response
+
+    async def _serve_spdy(
+        self, request: web.Request, options: StreamOptions, start: Start, tried: str
+    ) -> web.StreamResponse:
+        protocol = negotiate_spdy(request, PROTOCOLS)
+        transport = await UpgradedTransport.take_over(request, protocol)
+        exchange = SpdyExchange(SpdyLink(transport), options, protocol)
+        try:
+            await exchange.open(self._limits.creation_s)
+        except ClientGone as exc:
+            log.debug("no stream came to be", why=str(exc))
+        else:
+            await converse(exchange, start, self._limits, tried)
+        return transport.response()
 
     def _entry(self, request: web.Request) -> PodEntry:
         """Return the pod that the path names; a UID, where it names one, must be the pod's."""

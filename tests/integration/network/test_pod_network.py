@@ -206,6 +206,25 @@ async def test_an_attachment_outlives_the_agent(tmp_path: Path, network: PodNetw
     await again.tear_down(sandbox(1))
 
 
+async def test_a_host_that_was_restarted_gives_addresses_back(network: PodNetwork) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/30"])
+    mapping = PortMapping(host_port=80, container_port=80)
+    first = await network.set_up(sandbox(1), POD, [mapping])
+    os.close(first.tap_fd)
+    # All that the kernel held is gone; the records and the plugins' files are not.
+    delete = await asyncio.create_subprocess_exec("ip", "netns", "delete", first.netns)
+    assert await delete.wait() == 0
+    await network.remove_host_setup()
+    assert network.list_sandbox_ids() == {sandbox(1)}
+    await network.tear_down(sandbox(1))
+    assert network.list_sandbox_ids() == set()
+    await network.set_pod_cidrs(["10.77.0.0/29"])
+    await network.set_pod_cidrs(["10.77.0.0/30"])
+    second = await network.set_up(sandbox(2), POD, [mapping])
+    os.close(second.tap_fd)
+    assert second.ips == first.ips
+
+
 async def test_twenty_at_once(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/24"])
     found = await asyncio.gather(*(network.set_up(sandbox(n), POD, []) for n in range(20)))

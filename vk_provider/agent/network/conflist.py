@@ -106,17 +106,20 @@ def parse(data: bytes, source: str) -> Conflist:
 def built_in(cidrs: Sequence[str], bridge: str, mtu: int, data_dir: Path) -> Conflist:
     """Return the configuration for hosts without one: bridge and host-local.
 
+    The bridge's addresses are set beforehand (host.py), for the plugin takes no second one when
+    the node's CIDR changes, and pods with the old gateway live on.
     Host ports are the table's business (firewall.py): portmap would leave iptables chains behind.
     """
     ranges, routes = [], []
     for cidr in cidrs:
         network = ipaddress.ip_network(cidr)
-        ranges.append([{"subnet": str(network)}])
-        routes.append({"dst": "0.0.0.0/0" if network.version == 4 else "::/0"})
+        gateway = str(network.network_address + 1)
+        ranges.append([{"subnet": str(network), "gateway": gateway}])
+        everywhere = "0.0.0.0/0" if network.version == 4 else "::/0"
+        routes.append({"dst": everywhere, "gw": gateway})
     bridge_plugin = {
         "type": "bridge",
         "bridge": bridge,
-        "isGateway": True,
         "hairpinMode": True,
         "mtu": mtu,
         "ipam": {

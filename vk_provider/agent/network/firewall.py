@@ -40,7 +40,7 @@ def rules(cidrs: Sequence[str], direct: Sequence[str], bridge: str) -> str:
         pods = _of_version(cidrs, version)
         if not pods:
             continue
-        near = ", ".join(dict.fromkeys([*pods, *_of_version(direct, version), multicast]))
+        near = ", ".join(_of_version([*cidrs, *direct, multicast], version))
         body["guard"].append(f'iifname "{bridge}" {family} daddr {loopback} drop')
         near_by = f"{family} saddr {{ {', '.join(pods)}, {loopback} }}"
         body["ports"] += [
@@ -117,4 +117,10 @@ def _elements(
 
 
 def _of_version(cidrs: Sequence[str], version: int) -> list[str]:
-    return [cidr for cidr in cidrs if ipaddress.ip_network(cidr).version == version]
+    """Return the networks of one family, merged: nft takes no overlapping ones in a set."""
+    networks = [ipaddress.ip_network(cidr) for cidr in cidrs]
+    if version == 4:
+        ours4 = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+        return [str(network) for network in ipaddress.collapse_addresses(ours4)]
+    ours6 = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
+    return [str(network) for network in ipaddress.collapse_addresses(ours6)]

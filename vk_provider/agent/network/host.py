@@ -65,11 +65,11 @@ async def prepare(cidrs: Sequence[str], direct: Sequence[str], bridge: str, mtu:
     """
     if not _BRIDGE_NAME.fullmatch(bridge):
         raise Invalid(f"{bridge!r} cannot be a bridge's name: at most 15 letters, digits, . _ -")
-    mtu = await asyncio.to_thread(_prepare_links, cidrs, bridge, mtu)
+    mtu, networks = await asyncio.to_thread(_prepare_links, cidrs, bridge, mtu)
     if not (_SYSCTL / _BRIDGED).exists():
         await _load_br_netfilter()
     await asyncio.to_thread(_prepare_sysctls, cidrs, bridge)
-    await firewall.apply(firewall.rules(cidrs, check_direct(direct), bridge))
+    await firewall.apply(firewall.rules(networks, check_direct(direct), bridge))
     return mtu
 
 
@@ -91,7 +91,8 @@ def _of_version(cidrs: Sequence[str], version: int) -> list[str]:
     return [cidr for cidr in cidrs if ipaddress.ip_network(cidr).version == version]
 
 
-def _prepare_links(cidrs: Sequence[str], bridge: str, mtu: int) -> int:
+def _prepare_links(cidrs: Sequence[str], bridge: str, mtu: int) -> tuple[int, list[str]]:
+    """Make the bridge; return the MTU and all its networks (of former CIDRs too)."""
     try:
         with IPRoute() as netlink:
             mtu = mtu or _uplink_mtu(netlink)
@@ -106,11 +107,16 @@ def _prepare_links(cidrs: Sequence[str], bridge: str, mtu: int) -> int:
                 netlink.addr(
                     "replace", index=index, address=address, prefixlen=int(prefix), flags=0x02
                 )
+            networks = [
+                f"{entry.get_attr('IFA_ADDRESS')}/{entry['prefixlen']}"
+                for entry in netlink.get_addr(index=index)
+            ]
     except NetlinkError as exc:
         raise FailedPrecondition(
             f"the bridge {bridge} could not be made: {exc}; this needs root and the kernel's bridge"
         ) from exc
-    return mtu
+    found = [ipaddress.ip_interface(network).network for network in networks]
+    return mtu, [str(network) for network in found if not network.is_link_local]
 
 
 def _uplink_mtu(netlink: IPRoute) -> int:

@@ -105,8 +105,14 @@ def test_an_impossible_mapping_is_refused(mapping: PortMapping) -> None:
 def test_the_built_in_configuration_has_a_range_and_a_route_for_each_family() -> None:
     network = conflist.built_in(["10.1.0.0/24", "fd00::/64"], "vkbr0", 1400, Path("/x"))
     ipam = network.plugins[0]["ipam"]
-    assert ipam["ranges"] == [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00::/64"}]]
-    assert [route["dst"] for route in ipam["routes"]] == ["0.0.0.0/0", "::/0"]
+    assert ipam["ranges"] == [
+        [{"subnet": "10.1.0.0/24", "gateway": "10.1.0.1"}],
+        [{"subnet": "fd00::/64", "gateway": "fd00::1"}],
+    ]
+    assert [(route["dst"], route["gw"]) for route in ipam["routes"]] == [
+        ("0.0.0.0/0", "10.1.0.1"),
+        ("::/0", "fd00::1"),
+    ]
     assert network.is_built_in
     runtime = conflist.runtime_config(network, [PortMapping(host_port=1, container_port=2)])
     assert runtime["portMappings"][0]["protocol"] == "tcp"

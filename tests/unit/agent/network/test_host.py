@@ -25,9 +25,9 @@ def test_the_gateway_is_the_first_address_and_gives_the_mac() -> None:
 
 
 def test_only_traffic_that_leaves_for_strangers_is_masqueraded() -> None:
-    script = firewall.rules(["10.1.0.0/24"], ["10.0.0.0/8"], "vkbr0")
+    script = firewall.rules(["10.1.0.0/24"], ["10.1.0.0/16"], "vkbr0")
     assert (
-        "ip saddr { 10.1.0.0/24 } ip daddr != { 10.1.0.0/24, 10.0.0.0/8, 224.0.0.0/4 } "
+        "ip saddr { 10.1.0.0/24 } ip daddr != { 10.1.0.0/16, 224.0.0.0/4 } "
         'oifname != { "vkbr0", "lo" } masquerade' in script
     )
     assert "ip6 saddr" not in script

@@ -21,7 +21,7 @@ class Connection:
         self._writer = writer
 
     async def open(self, **headers: str) -> int:
-        stream_id, frame = self.spdy.open(**headers)
+        stream_id, frame = self.spdy.open(fin=False, **headers)
         await self.write(frame)
         return stream_id
 

@@ -105,9 +105,11 @@ def kernel_command_line(accelerator: Accelerator) -> str:
 
     panic=-1 reboot=t: a panic ends the VM at once. Under TCG the kernel's own calibration of the
     TSC hangs in about one boot of six, hence tsc_early_khz; tsc=reliable lets it use tickless
-    timers. KVM has its own clock.
+    timers. KVM has its own clock. cryptomgr.notests: the self-tests of ciphers that few use take a
+    tenth of a boot under TCG.
     """
     words = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "random.trust_cpu=on"]
+    words.append("cryptomgr.notests")
     if accelerator.name == "tcg":
         words += [f"tsc_early_khz={accelerator.tsc_khz}", "tsc=reliable"]
     return " ".join(words)

@@ -46,8 +46,18 @@ def run(kubectl: Kubectl, settings: ClusterSettings, image: str) -> list[str]:
     for pod in pods:
         name = pod["metadata"]["name"]
         kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
-        lines.append(f"{name}: {kubectl.run('logs', name).strip()}")
+        lines.append(f"{name}: {_first_line(kubectl, name)}")
     return lines
+
+
+def _first_line(kubectl: Kubectl, pod: str) -> str:
+    """Follow the log until its first line is there: a pod is Ready before it has said a word."""
+    command = [*kubectl.command, "logs", "--follow", pod]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        line = follower.stdout.readline().strip()
+        follower.terminate()
+    return line
 
 
 def _deployment(settings: ClusterSettings, image: str) -> dict[str, Any]:

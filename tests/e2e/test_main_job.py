@@ -240,9 +240,7 @@ def test_traffic_between_pods_and_host(namespace: Namespace) -> None:
             == 0
         )
     )
-    between = namespace.kubectl(
-        "exec", "client", "--", "wget", "-qO-", "-T", "20", f"http://{address}:8080/"
-    )
+    between = namespace.kubectl("exec", "client", "--", "wget", "-qO-", f"http://{address}:8080/")
     assert between == "served\n"
     from_host = subprocess.run(
         ["curl", "-sS", "--max-time", "20", f"http://{address}:8080/"],
@@ -275,7 +273,7 @@ def test_traffic_between_pods_and_host(namespace: Namespace) -> None:
                     == 0
                 )
             )
-            to_host = namespace.kubectl("exec", "client", "--", "wget", "-qO-", "-T", "20", host)
+            to_host = namespace.kubectl("exec", "client", "--", "wget", "-qO-", host)
         finally:
             process.terminate()
     assert to_host == "from the host\n"

@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import grpc.aio
@@ -100,24 +100,16 @@ async def _parts(settings: AgentSettings) -> AsyncIterator[tuple[Context, Machin
         ),
         guest,
     )
-    store = Store.open(settings.database)
-    try:
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(closing(Store.open(settings.database)))
+        stack.push_async_callback(hypervisor.close)
         await hypervisor.open()
         images = ImageStore(
-            settings.images_dir,
-            ImageSettings(registries_conf=settings.registries_conf),
+            settings.images_dir, ImageSettings(registries_conf=settings.registries_conf)
         )
         await images.open()
-        network = PodNetwork(
-            NetworkSettings(
-                state_dir=settings.state_dir / "network",
-                cni_conf_dir=settings.cni_conf_dir,
-                cni_bin_dirs=settings.cni_bin_dirs,
-            )
-        )
-        await network.open()
-        if settings.pod_cidrs:
-            await network.set_pod_cidrs(list(settings.pod_cidrs))
+        stack.push_async_callback(images.close)
+        network = await _open_network(settings)
         accelerator = hypervisor.accelerator
         info = MachinesInfo(
             hypervisor=f"QEMU {accelerator.qemu_version}",
@@ -142,10 +134,20 @@ async def _parts(settings: AgentSettings) -> AsyncIterator[tuple[Context, Machin
                 yield context, info
             finally:
                 await _let_go(context)
-        await images.close()
-        await hypervisor.close()
-    finally:
-        store.close()
+
+
+async def _open_network(settings: AgentSettings) -> PodNetwork:
+    network = PodNetwork(
+        NetworkSettings(
+            state_dir=settings.state_dir / "network",
+            cni_conf_dir=settings.cni_conf_dir,
+            cni_bin_dirs=settings.cni_bin_dirs,
+        )
+    )
+    await network.open()
+    if settings.pod_cidrs:
+        await network.set_pod_cidrs(list(settings.pod_cidrs))
+    return network
 
 
 async def _let_go(context: Context) -> None:

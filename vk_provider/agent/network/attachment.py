@@ -38,12 +38,6 @@ def netns_name(sandbox_id: str) -> str:
     return _NETNS_PREFIX + sandbox_id
 
 
-def sandbox_id_of(netns: str) -> str | None:
-    """Return the sandbox whose namespace has that name; None for somebody else's."""
-    rest = netns.removeprefix(_NETNS_PREFIX)
-    return rest if rest != netns and _SANDBOX_ID.fullmatch(rest) else None
-
-
 @dataclass(frozen=True)
 class Interface:
     """The interface in the namespace as the plugins left it."""

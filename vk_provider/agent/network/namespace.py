@@ -86,14 +86,6 @@ def is_mounted(name: str) -> bool:
         return False
 
 
-def names() -> list[str]:
-    """Return the names of all namespaces, ours and others'."""
-    try:
-        return [path.name for path in DIRECTORY.iterdir()]
-    except FileNotFoundError:
-        return []
-
-
 async def in_own_thread(
     function: Callable[[], _T], discard: Callable[[_T], object] | None = None
 ) -> _T:

@@ -22,7 +22,6 @@ from vk_provider.agent.network.attachment import (
     Record,
     Records,
     netns_name,
-    sandbox_id_of,
 )
 from vk_provider.agent.network.cni import INTERFACE, CniCall, CniPlugins
 from vk_provider.agent.network.conflist import Conflist
@@ -152,9 +151,12 @@ class PodNetwork:
                 await asyncio.to_thread(namespace.remove, name)
 
     def list_sandbox_ids(self) -> set[str]:
-        """Return the sandboxes with a namespace or a record, whether somebody knows them or not."""
-        marked = {sandbox_id_of(name) for name in namespace.names()}
-        return {found for found in marked if found is not None} | self._records.sandbox_ids()
+        """Return the sandboxes that were attached here and not detached in full.
+
+        By their records, which are written before a namespace is made and removed after it: the
+        namespaces of another agent on this host are not ours to name.
+        """
+        return self._records.sandbox_ids()
 
     async def remove_host_setup(self) -> None:
         """Remove the built-in network's bridge and table: nothing on this host needs them."""

@@ -15,6 +15,7 @@ from vk_provider.kube.client_ca import load_client_ca
 from vk_provider.kube.events import EventRecorder
 from vk_provider.kube.objects import ObjectSource
 from vk_provider.kube.serving_certificate import ServingCertificate
+from vk_provider.kubelet_api.measured_runtime import MeasuredRuntime
 from vk_provider.kubelet_api.server import KubeletServer
 from vk_provider.kubelet_api.sources import KubeletApiSettings
 from vk_provider.node.controller import NodeController
@@ -35,7 +36,7 @@ async def run_node(settings: NodeProcessSettings) -> None:
     credentials = await open_client(settings, clock)
     try:
         async with AgentClient(f"unix:{settings.agent_socket}") as runtime:
-            await _run(settings, credentials, runtime, clock)
+            await _run(settings, credentials, MeasuredRuntime(runtime), clock)
     finally:
         await credentials.client.close()
 

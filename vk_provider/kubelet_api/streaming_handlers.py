@@ -22,6 +22,7 @@ from vk_provider.kubelet_api.process_streams import (
 from vk_provider.kubelet_api.sources import PodEntry, PodSource
 from vk_provider.kubelet_api.spdy_exchange import PROTOCOLS, SpdyExchange
 from vk_provider.kubelet_api.spdy_link import (
+    TUNNEL_PREFIX,
     ByteTransport,
     SpdyLink,
     TunnelTransport,
@@ -110,6 +111,12 @@ class StreamingHandlers:
         elif upgrade.startswith("spdy/"):
             protocol = negotiate_spdy(request, (PORT_FORWARD,))
             transport = await UpgradedTransport.take_over(request, protocol)
+        elif upgrade == "websocket":
+            return web.Response(
+                status=403,
+                text=f"Ports are forwarded over the WebSocket subprotocol {TUNNEL_PREFIX}"
+                f"{PORT_FORWARD} alone; use kubectl 1.31 or newer, or SPDY",
+            )
         else:
             return web.Response(status=400, text="Upgrade request required")
         named = f"{meta['name']}_{meta['namespace']}, uid {meta['uid']}"

@@ -4,7 +4,7 @@ from contextlib import asynccontextmanager
 
 import orjson
 import pytest
-from aiohttp import WSMsgType
+from aiohttp import WSMsgType, WSServerHandshakeError
 
 from tests.support.kubelet_api_bed import Bed, kubelet_api
 from tests.support.spdy_client import SpdyClient
@@ -192,3 +192,9 @@ class TestPortForward:
         async with kubelet_api() as bed:
             response = await bed.client.post(PATH)
             assert (response.status, await response.text()) == (400, "Upgrade request required")
+
+    async def test_other_websockets_are_told_what_to_speak(self) -> None:
+        async with kubelet_api() as bed:
+            with pytest.raises(WSServerHandshakeError) as caught:
+                await bed.client.ws_connect(PATH, protocols=("v4.channel.k8s.io",))
+            assert caught.value.status == 403

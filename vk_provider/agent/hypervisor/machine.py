@@ -116,9 +116,15 @@ class Machine:
     # -- its end --
 
     async def wait(self) -> VmExit:
-        """Wait for the end of the guest, take its last words and end QEMU. May be repeated."""
+        """Wait for the end of the guest, take its last words and end QEMU. May be repeated.
+
+        Is cancelled when somebody lets go of the VM meanwhile: it has not ended, and no caller may
+        take it for that.
+        """
         either: list[asyncio.Future[Any]] = [self.process.ended, self._stopped]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self.process.ended.cancelled():
+            raise asyncio.CancelledError
         async with self._ending:
             if self._exit is None:
                 self._exit = await self._last_words()
@@ -127,8 +133,11 @@ class Machine:
     async def kill(self) -> None:
         """End QEMU and remove its group; returns when both are gone. May be repeated.
 
-        Cancelled, it leaves QEMU with a SIGKILL on its way.
+        Cancelled, it leaves QEMU with a SIGKILL on its way. Raises Unavailable after `close`,
+        DeadlineExceeded when the host's kernel does not let QEMU end.
         """
+        if self.process.ended.cancelled():
+            raise Unavailable(f"QEMU {self.process.pid} was let go; adopt its VM again first")
         try:
             self.sample()
             await self._quit()

@@ -156,6 +156,20 @@ async def test_adoption_knows_another_process_by_its_start(tmp_path: Path) -> No
         assert await again.ended is None
 
 
+async def test_who_let_go_of_a_vm_neither_waits_nor_kills(tmp_path: Path) -> None:
+    async with running(tmp_path) as (machine, _):
+        again = Process.adopt(machine.process.pid, machine.process.start_ticks)
+        held = Machine(again, machine.cgroup, None, tmp_path)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(held.wait())
+            await asyncio.sleep(0)
+            await held.close()
+        assert waiting.cancelled()
+        with pytest.raises(Unavailable, match="let go"):
+            await held.kill()
+        assert start_ticks(machine.process.pid) == machine.process.start_ticks
+
+
 def test_complaints_are_bounded() -> None:
     output = BoundedOutput.make()
     subprocess.run(["sh", "-c", "yes | head -c 200000"], stdout=output.fd, stderr=output.fd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1024 * 1024
@@ -40,7 +40,6 @@ class AgentSettings:
     templates: bool = True
     usage_retention_s: int = 30 * 24 * 3600
     """How long the usage record of a removed sandbox is kept."""
-    allowed_host_paths: tuple[Path, ...] = field(default=())
 
     @property
     def socket_path(self) -> Path:

@@ -20,14 +20,19 @@ class BareVms:
     def __init__(self, bed: Bed, *, template: bool) -> None:
         self._directory = bed.settings.run_directory / "floor"
         self._template = template
-        state = bed.settings.directory / "agent"
-        settings = HypervisorSettings(state_dir=state, run_dir=self._directory)
+        # Templates of its own: the agent's belong to the agent that runs.
+        state = bed.settings.directory / "floor"
+        settings = HypervisorSettings(
+            state_dir=state, run_dir=self._directory / "hypervisor", templates=template
+        )
         self._hypervisor = Hypervisor(settings, GuestImage.load(bed.builds.guest_image))
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> BareVms:
         self._directory.mkdir(parents=True, exist_ok=True)
         await self._hypervisor.open()
+        if self._template and not await self._hypervisor.prepare(_SMALLEST_VCPUS, _SMALLEST_MIB):
+            raise SystemExit("no template could be made for the floor; the log above says why")
         return self
 
     async def __aexit__(
@@ -48,7 +53,7 @@ class BareVms:
             vcpus=_SMALLEST_VCPUS,
             memory_mib=_SMALLEST_MIB,
             cpu_milli=250,
-            uid=65000 + int(name, 16),
+            uid=3_000_000 + int(name, 16),
             netns=None,
             tap_fd=None,
             run_dir=run_dir,

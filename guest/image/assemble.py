@@ -20,9 +20,18 @@ from pathlib import Path
 # What the guest loads, by when: PID 1 asks for each group by its name. A module that the kernel
 # has built in is passed over; one that it lacks altogether is an error.
 GROUPS: dict[str, list[str]] = {
-    "boot": ["virtio_mmio", "virtio_console", "virtio_scsi", "sd_mod", "virtio_balloon"],
-    # At the first MountDisk.
-    "image": ["erofs", "squashfs", "overlay"],
+    # Whatever need not wait for a device belongs here: a template has it loaded.
+    "boot": [
+        "virtio_mmio",
+        "virtio_console",
+        "virtio_scsi",
+        "sd_mod",
+        "virtio_balloon",
+        "erofs",
+        "overlay",
+    ],
+    # At an image disk that is no erofs.
+    "squashfs": ["squashfs"],
     # At Configure: a restored template must not have probed the device before.
     "net": ["virtio_net"],
     "share": ["virtiofs"],

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::mount::{mount, MsFlags};
@@ -13,32 +14,34 @@ use nix::sys::socket::{
 
 use crate::container::blocking;
 use crate::error::{Context, Error, Result};
+use crate::paths;
 use crate::pb::mount_disk_request::Use;
 use crate::pb::MountDiskRequest;
 use crate::service::Guest;
 use crate::stdio::AsyncFile;
-use crate::paths;
 
 impl Guest {
     /// Mounts a disk; one that is mounted already answers OK. Waits as long as the caller does.
-    pub async fn mount_disk(&self, request: MountDiskRequest) -> Result<()> {
+    pub async fn mount_disk(self: &Arc<Self>, request: MountDiskRequest) -> Result<()> {
         let (target, image) = match &request.r#use {
             Some(Use::ImageKey(key)) => (paths::below(paths::IMAGES, key, "image key")?, true),
             Some(Use::Scratch(true)) => (PathBuf::from(paths::SCRATCH), false),
-            _ => return Err(Error::invalid("MountDisk does not say what the disk is for")),
+            _ => {
+                return Err(Error::invalid(
+                    "MountDisk does not say what the disk is for",
+                ))
+            }
         };
         let _turn = self.mounting.lock().await;
         if is_mount_point(&target) {
             return Ok(());
         }
         let device = wait_for_disk(request.lun).await?;
-        if image {
-            self.modules.load("image")?;
-        }
+        let guest = self.clone();
         blocking(move || {
             fs::create_dir_all(&target).context(format!("make {}", target.display()))?;
             if image {
-                return mount_image(&device, &target);
+                return mount_image(&guest, &device, &target);
             }
             let flags = MsFlags::MS_NOATIME;
             mount(Some(&device), &target, Some("ext4"), flags, None::<&str>)
@@ -52,24 +55,19 @@ impl Guest {
     }
 }
 
-fn mount_image(device: &Path, target: &Path) -> Result<()> {
-    let mut last = Errno::ENODEV;
-    for fstype in ["erofs", "squashfs"] {
-        match mount(
-            Some(device),
-            target,
-            Some(fstype),
-            MsFlags::MS_RDONLY | MsFlags::MS_NODEV,
-            None::<&str>,
-        ) {
-            Ok(()) => return Ok(()),
-            Err(why) => last = why,
-        }
+fn mount_image(guest: &Guest, device: &Path, target: &Path) -> Result<()> {
+    let mount_as = |fstype: &str| {
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+        mount(Some(device), target, Some(fstype), flags, None::<&str>)
+    };
+    if mount_as("erofs").is_ok() {
+        return Ok(());
     }
-    Err(Error::internal(format!(
-        "cannot mount the image disk {} as erofs or squashfs: {last}",
+    guest.modules.load("squashfs")?;
+    mount_as("squashfs").context(format!(
+        "mount the image disk {} as erofs or squashfs",
         device.display()
-    )))
+    ))
 }
 
 /// Whether a file system is mounted on `path`.

@@ -11,6 +11,7 @@ mod container;
 mod disk;
 mod error;
 mod events;
+mod frames;
 mod log;
 mod oci;
 mod paths;

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{ready, Context, Poll};
 
 use nix::fcntl::{open, OFlag};
@@ -19,13 +20,14 @@ use nix::unistd::{read, write};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-/// What an HTTP/2 client says first.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::frames::{align, Frames};
 
 /// An open port; the kernel allows one descriptor for it at a time.
 pub struct Port {
     fd: OwnedFd,
     changes: AsyncFd<EpollFd>,
+    /// What the next client has said while the last one was still served.
+    begun: Arc<Mutex<Vec<u8>>>,
 }
 
 struct EpollFd(Epoll);
@@ -56,7 +58,8 @@ impl Port {
         // SAFETY: what is registered owns its descriptor, which does not change.
         let changes =
             unsafe { AsyncFd::register_with_interest(EpollFd(epoll), Interest::READABLE) }?;
-        Ok(Self { fd, changes })
+        let begun = Arc::default();
+        Ok(Self { fd, changes, begun })
     }
 
     /// Returns once a host holds the other end.
@@ -88,10 +91,14 @@ impl Port {
     pub fn stream(&self) -> io::Result<PortStream> {
         // SAFETY: an owned descriptor does not change.
         let fd = unsafe { AsyncFd::register(self.fd.try_clone()?) }?;
+        let mut head = std::mem::take(&mut *crate::lock(&self.begun));
         Ok(PortStream {
             fd,
-            head: Vec::new(),
-            in_step: false,
+            in_step: align(&mut head),
+            head,
+            frames: Frames::default(),
+            over: false,
+            next: self.begun.clone(),
         })
     }
 }
@@ -111,11 +118,14 @@ fn find(name: &str) -> io::Result<PathBuf> {
 }
 
 /// The stream of one connection: what an earlier client left unread is dropped, up to the
-/// preface of this one.
+/// preface of this one; it ends where the preface of another one begins.
 pub struct PortStream {
     fd: AsyncFd<OwnedFd>,
     head: Vec<u8>,
     in_step: bool,
+    frames: Frames,
+    over: bool,
+    next: Arc<Mutex<Vec<u8>>>,
 }
 
 impl PortStream {
@@ -133,25 +143,15 @@ impl PortStream {
     }
 }
 
-/// Drops from `head` what cannot belong to a preface; true once it starts with one.
-fn align(head: &mut Vec<u8>) -> bool {
-    if let Some(at) = head.windows(PREFACE.len()).position(|w| w == PREFACE) {
-        head.drain(..at);
-        return true;
-    }
-    let keep = PREFACE.len() - 1;
-    if head.len() > keep {
-        head.drain(..head.len() - keep);
-    }
-    false
-}
-
 impl AsyncRead for PortStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.over {
+            return Poll::Ready(Ok(()));
+        }
         while !self.in_step {
             let mut chunk = [0; 4096];
             let n = ready!(self.poll_fd(cx, &mut chunk))?;
@@ -161,14 +161,23 @@ impl AsyncRead for PortStream {
             self.head.extend_from_slice(&chunk[..n]);
             self.in_step = align(&mut self.head);
         }
-        if !self.head.is_empty() {
+        let n = if self.head.is_empty() {
+            ready!(self.poll_fd(cx, buf.initialize_unfilled()))?
+        } else {
             let n = self.head.len().min(buf.remaining());
-            buf.put_slice(&self.head[..n]);
+            buf.initialize_unfilled()[..n].copy_from_slice(&self.head[..n]);
             self.head.drain(..n);
-            return Poll::Ready(Ok(()));
+            n
+        };
+        match self.frames.next_client(&buf.initialize_unfilled()[..n]) {
+            None => buf.advance(n),
+            Some((own, mut begun)) => {
+                begun.append(&mut self.head);
+                *crate::lock(&self.next) = begun;
+                self.over = true;
+                buf.advance(own);
+            }
         }
-        let n = ready!(self.poll_fd(cx, buf.initialize_unfilled()))?;
-        buf.advance(n);
         Poll::Ready(Ok(()))
     }
 }
@@ -179,6 +188,10 @@ impl AsyncWrite for PortStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // Nothing of this connection may reach the next client.
+        if self.over {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         loop {
             let mut guard = ready!(self.fd.poll_write_ready(cx))?;
             let gone = guard.ready().is_write_closed();
@@ -196,29 +209,5 @@ impl AsyncWrite for PortStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{align, PREFACE};
-
-    #[test]
-    fn what_an_earlier_client_left_is_dropped() {
-        let mut head = b"rest of a frame".to_vec();
-        assert!(!align(&mut head));
-        head.extend_from_slice(&PREFACE[..5]);
-        assert!(!align(&mut head));
-        head.extend_from_slice(&PREFACE[5..]);
-        head.extend_from_slice(b"more");
-        assert!(align(&mut head));
-        assert_eq!(head, [PREFACE, b"more"].concat());
-    }
-
-    #[test]
-    fn garbage_takes_no_memory() {
-        let mut head = vec![b'P'; 1 << 16];
-        assert!(!align(&mut head));
-        assert_eq!(head.len(), PREFACE.len() - 1);
     }
 }

@@ -54,7 +54,8 @@ async fn both_ways(stream: TcpStream, mut from_host: Input, to_host: mpsc::Sende
         while let Some(Ok(PortForwardInput { message })) = from_host.next().await {
             match message {
                 Some(input::Message::Data(data)) => {
-                    if writer.write_all(&data).await.is_err() {
+                    let written = writer.write_all(&data).await;
+                    if written.is_err() {
                         return;
                     }
                 }
@@ -88,5 +89,8 @@ async fn both_ways(stream: TcpStream, mut from_host: Input, to_host: mpsc::Sende
 
 async fn send(to_host: &mpsc::Sender<Output>, message: output::Message) -> bool {
     let message = Some(message);
-    to_host.send(Ok(PortForwardOutput { message })).await.is_ok()
+    to_host
+        .send(Ok(PortForwardOutput { message }))
+        .await
+        .is_ok()
 }

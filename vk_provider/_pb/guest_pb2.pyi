@@ -887,7 +887,7 @@ class ContainerInfo(_message.Message):
     signal: _builtins.int
     oom_killed: _builtins.bool
     termination_message: _builtins.bytes
-    """the first 4096 bytes of the file"""
+    """the last 4096 bytes of the file, as the kubelet reads it"""
     error: _builtins.str
     """of a failed start"""
     def __init__(
@@ -1015,7 +1015,8 @@ class OutputRecord(_message.Message):
     the guest's last acknowledged sequence number and its cookie, from which
     the host cuts its file back. Then every record since, in order. At most
     1 MiB a container is held unacknowledged; the writer then waits.
-    The last record has `eof` (all writers closed their ends, or it was killed).
+    The last record has `eof` (all writers closed their ends, or it was killed);
+    the stream ends when that one is acknowledged, or when the host half-closes.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -48,7 +48,6 @@ impl Modules {
         }
         Ok(())
     }
-
 }
 
 fn parse(text: &str) -> Result<HashMap<String, Vec<String>>> {

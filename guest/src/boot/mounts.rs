@@ -22,10 +22,20 @@ pub fn system() -> Result<()> {
     on("proc", "/proc", plain, "")?;
     on("sysfs", "/sys", plain, "")?;
     on("devtmpfs", "/dev", device, "mode=0755")?;
-    on("devpts", "/dev/pts", device, "gid=5,mode=0620,ptmxmode=0666")?;
+    on(
+        "devpts",
+        "/dev/pts",
+        device,
+        "gid=5,mode=0620,ptmxmode=0666",
+    )?;
     on("tmpfs", "/dev/shm", plain, "mode=1777")?;
     on("mqueue", "/dev/mqueue", plain, "")?;
-    on("cgroup2", "/sys/fs/cgroup", plain, "nsdelegate,memory_recursiveprot")?;
+    on(
+        "cgroup2",
+        "/sys/fs/cgroup",
+        plain,
+        "nsdelegate,memory_recursiveprot",
+    )?;
     let run = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     on("tmpfs", "/run", run, "mode=0755")
 }
@@ -34,7 +44,12 @@ pub fn system() -> Result<()> {
 /// root is the initramfs.
 pub fn leave_initramfs() -> Result<()> {
     on("tmpfs", "/root", MsFlags::empty(), "mode=0755,size=1M")?;
-    for (dir, what) in [("dev", "/dev"), ("proc", "/proc"), ("sys", "/sys"), ("run", "/run")] {
+    for (dir, what) in [
+        ("dev", "/dev"),
+        ("proc", "/proc"),
+        ("sys", "/sys"),
+        ("run", "/run"),
+    ] {
         let to = format!("/root/{dir}");
         fs::create_dir_all(&to).context(format!("make {to}"))?;
         mount(Some(what), to.as_str(), NONE, MsFlags::MS_MOVE, NONE)

@@ -96,14 +96,18 @@ fn family(address: IpAddr) -> u8 {
     }
 }
 
-fn add_address(
-    netlink: &Netlink,
-    index: u32,
-    address: IpAddr,
-    prefix: u8,
-) -> std::io::Result<()> {
+fn add_address(netlink: &Netlink, index: u32, address: IpAddr, prefix: u8) -> std::io::Result<()> {
     // struct ifaddrmsg: family, prefix, flags, scope, index
-    let mut fixed = [family(address), prefix, libc::IFA_F_NODAD as u8, 0, 0, 0, 0, 0];
+    let mut fixed = [
+        family(address),
+        prefix,
+        libc::IFA_F_NODAD as u8,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
     fixed[4..].copy_from_slice(&index.to_ne_bytes());
     let data = octets(address);
     let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
@@ -170,9 +174,10 @@ impl Parsed {
             let (destination, prefix) = cidr(&route.destination)?;
             let gateway = match route.gateway.as_str() {
                 "" => None,
-                text => Some(text.parse().map_err(|_| {
-                    Error::invalid(format!("{text:?} is no gateway's address"))
-                })?),
+                text => Some(
+                    text.parse()
+                        .map_err(|_| Error::invalid(format!("{text:?} is no gateway's address")))?,
+                ),
             };
             Ok(Route {
                 destination,
@@ -201,7 +206,11 @@ fn cidr(text: &str) -> Result<(IpAddr, u8)> {
 fn mac(text: &str) -> Result<[u8; 6]> {
     let bytes: Option<Vec<u8>> = text
         .split(':')
-        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2))
+        .map(|part| {
+            u8::from_str_radix(part, 16)
+                .ok()
+                .filter(|_| part.len() == 2)
+        })
         .collect();
     bytes
         .and_then(|b| b.try_into().ok())

@@ -106,7 +106,10 @@ mod tests {
         let mut answer = [0; 36];
         assert!(verdict(&answer).is_ok());
         answer[16..20].copy_from_slice(&(-17_i32).to_ne_bytes());
-        assert_eq!(verdict(&answer).map_err(|e| e.raw_os_error()), Err(Some(17)));
+        assert_eq!(
+            verdict(&answer).map_err(|e| e.raw_os_error()),
+            Err(Some(17))
+        );
         assert!(verdict(&[0; 8]).is_err());
     }
 }

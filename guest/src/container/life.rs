@@ -1,7 +1,8 @@
 //! Starting a container's program, and what follows from its end.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::signal::{kill, Signal};
@@ -18,7 +19,8 @@ use crate::reaper::Exit;
 use crate::service::Guest;
 use crate::stdio::{pipe_pair, pump, AsyncFile};
 
-/// What the kubelet shows of a termination message (`kubecontainer.MaxContainerTerminationMessageLength`).
+/// What the kubelet reads of a termination message, from its end
+/// (`kubecontainer.MaxContainerTerminationMessageLength`, `tail.ReadAtMost`).
 const TERMINATION_MESSAGE_BYTES: u64 = 4096;
 
 impl Guest {
@@ -202,12 +204,19 @@ impl Guest {
 fn termination_message(container: &Container) -> Vec<u8> {
     let mut message = Vec::new();
     if container.settings.termination_log {
-        if let Ok(file) = File::open(container.folder().join("termination-log")) {
-            // Half a message is better than none.
-            let _ = file
-                .take(TERMINATION_MESSAGE_BYTES)
-                .read_to_end(&mut message);
-        }
+        // Half a message is better than none.
+        let _ = read_end(&container.folder().join("termination-log"), &mut message);
     }
     message
+}
+
+fn read_end(path: &Path, message: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(
+        length.saturating_sub(TERMINATION_MESSAGE_BYTES),
+    ))?;
+    // It may still grow: no more than was asked for.
+    file.take(TERMINATION_MESSAGE_BYTES).read_to_end(message)?;
+    Ok(())
 }

@@ -12,8 +12,15 @@ use crate::error::{Context, Error, Result};
 
 /// The files that cgroup v2 may be asked to hold by `unified`; these are the container's limits.
 const UNIFIED: [&str; 9] = [
-    "cpu.max", "cpu.weight", "cpu.idle", "memory.max", "memory.high", "memory.low", "memory.min",
-    "memory.oom.group", "memory.swap.max",
+    "cpu.max",
+    "cpu.weight",
+    "cpu.idle",
+    "memory.max",
+    "memory.high",
+    "memory.low",
+    "memory.min",
+    "memory.oom.group",
+    "memory.swap.max",
 ];
 
 /// Changes a container's limits; returns what the kernel then has.
@@ -23,8 +30,10 @@ pub fn update(container: &Container, json: &str) -> Result<String> {
     let writes = plan(&wanted)?;
     let cgroup = container.cgroup();
     for (file, value) in &writes {
-        fs::write(cgroup.join(file), value)
-            .context(format!("set {file} of container {} to {value}", container.id))?;
+        fs::write(cgroup.join(file), value).context(format!(
+            "set {file} of container {} to {value}",
+            container.id
+        ))?;
     }
     read_back(&cgroup)
 }
@@ -65,7 +74,9 @@ fn plan(wanted: &LinuxResources) -> Result<Vec<(String, String)>> {
         pairs.sort();
         for (file, value) in pairs {
             if !UNIFIED.contains(&file.as_str()) {
-                return Err(Error::invalid(format!("{file} cannot be set for a container")));
+                return Err(Error::invalid(format!(
+                    "{file} cannot be set for a container"
+                )));
             }
             write(file, value.clone());
         }

@@ -38,7 +38,10 @@ impl Executor for ReportingExecutor {
             .map_err(|(code, why)| ExecutorError::Other(self.failed(code, &why)))?;
         let text = |s: &str| CString::new(s).map_err(|_| ExecutorError::InvalidArg);
         let file = text(&found.to_string_lossy())?;
-        let argv = args.iter().map(|a| text(a)).collect::<Result<Vec<_>, _>>()?;
+        let argv = args
+            .iter()
+            .map(|a| text(a))
+            .collect::<Result<Vec<_>, _>>()?;
         // Rust programs ignore SIGPIPE, and what is ignored stays so across an exec.
         // SAFETY: the default action is no handler.
         let reset = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };

@@ -1,6 +1,7 @@
 //! The first process of a PID namespace that the pod's containers share: it reaps, and waits.
 
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::sched::{unshare, CloneFlags};
@@ -32,6 +33,8 @@ pub fn main() {
 /// Starts one; returns its pid.
 pub fn start() -> Result<i32> {
     let mut helper = Command::new("/proc/self/exe")
+        // The pod's containers see it in their list of processes.
+        .arg0("/pause")
         .arg("pause")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -175,7 +175,9 @@ impl GuestService for Service {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             let _ = blocking(|| {
                 sync();
-                reboot(RebootMode::RB_POWER_OFF).context("power off").map(drop)
+                reboot(RebootMode::RB_POWER_OFF)
+                    .context("power off")
+                    .map(drop)
             })
             .await;
         });

@@ -100,14 +100,16 @@ pub fn read(volumes: &[Volume], walked: &HashMap<PathBuf, Used>) -> Vec<Filesyst
 fn one(name: &str, path: &Path) -> Option<FilesystemStats> {
     let found = statvfs(path).ok()?;
     let block = found.fragment_size();
+    // Read-only images count theirs down from the largest number.
+    let inodes = |count: u64| if count > u64::MAX / 2 { 0 } else { count };
     let bytes = |blocks: u64| blocks.saturating_mul(block);
     Some(FilesystemStats {
         name: name.to_owned(),
         capacity_bytes: bytes(found.blocks()),
         used_bytes: bytes(found.blocks().saturating_sub(found.blocks_free())),
         available_bytes: bytes(found.blocks_available()),
-        inodes: found.files(),
-        inodes_free: found.files_free(),
+        inodes: inodes(found.files()),
+        inodes_free: inodes(found.files_free()),
     })
 }
 

@@ -60,11 +60,7 @@ pub fn check(source: &FilesVolume) -> Result<Vec<Checked<'_>>> {
 }
 
 /// Gives the volume at `root` this content and no other; `rule` is applied before it is seen.
-pub fn replace(
-    root: &Path,
-    files: &[Checked<'_>],
-    rule: Option<&ownership::Rule>,
-) -> Result<()> {
+pub fn replace(root: &Path, files: &[Checked<'_>], rule: Option<&ownership::Rule>) -> Result<()> {
     let old = fs::read_link(root.join(DATA)).ok();
     let folder = format!("..{}", now_ns());
     let at = root.join(&folder);
@@ -91,9 +87,7 @@ pub fn replace(
         .collect();
     for name in &names {
         match symlink(Path::new(DATA).join(name), root.join(name)) {
-            Err(why) if why.kind() != ErrorKind::AlreadyExists => {
-                return Err(why).context(tried())
-            }
+            Err(why) if why.kind() != ErrorKind::AlreadyExists => return Err(why).context(tried()),
             _ => {}
         }
     }
@@ -159,7 +153,10 @@ mod tests {
         put(&root, &[("a", "1"), ("dir/b", "2")]);
         let read = |name: &str| fs::read_to_string(root.join(name)).ok();
         assert_eq!(read("a").as_deref(), Some("1"));
-        assert_eq!(fs::read_link(root.join("dir")).ok(), Some("..data/dir".into()));
+        assert_eq!(
+            fs::read_link(root.join("dir")).ok(),
+            Some("..data/dir".into())
+        );
         put(&root, &[("dir/b", "3"), ("c", "4")]);
         assert_eq!(read("a"), None);
         assert_eq!(read("dir/b").as_deref(), Some("3"));

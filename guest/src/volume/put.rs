@@ -9,9 +9,9 @@ use super::{files, ownership, sub_path};
 use crate::container::blocking;
 use crate::disk::is_mount_point;
 use crate::error::{Context, Error, Result};
+use crate::paths;
 use crate::pb::put_volume_request::Source;
 use crate::pb::{FilesVolume, PutVolumeRequest, ScratchVolume, SharedVolume};
-use crate::paths;
 use crate::service::Guest;
 
 const NONE: Option<&str> = None;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import time
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,7 @@ class BareVms:
         trace: TracebackType | None,
     ) -> None:
         await self._hypervisor.close()
+        shutil.rmtree(self._directory)
 
     async def start(self) -> Vm:
         """Start a VM; it answers when this returns."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.real_agent import RealAgent, real_agent
 from tests.support.runtime_server import served
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.clock import SystemClock
@@ -18,9 +18,6 @@ from vk_provider.runtime.fake import FakeRuntime
 from vk_provider.runtime.fake_records import Executed, FakeImage, Program
 from vk_provider.runtime.grpc_client import AgentClient
 from vk_provider.runtime.ids import container_id, sandbox_id
-
-AGENT = "VK_CONTRACT_AGENT"
-IMAGE = "VK_CONTRACT_IMAGE"
 
 
 @dataclass
@@ -85,18 +82,21 @@ def _program(config: pb.ContainerConfig) -> Program:
     raise AssertionError(f"the contract uses no {config.command}")
 
 
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAgent]:
+    with real_agent(tmp_path_factory.mktemp("contract")) as running:
+        yield running
+
+
 @pytest.fixture(
     params=["fake", "fake over gRPC", pytest.param("agent", marks=pytest.mark.vm)],
 )
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     uid = str(uuid.uuid4())
     if request.param == "agent":
-        target, image = os.environ.get(AGENT), os.environ.get(IMAGE)
-        if not target or not image:
-            pytest.skip(f"{AGENT} (unix:/…/agent.sock) and {IMAGE} (a busybox image) are not set")
-        async with AgentClient(target) as client:
-            await client.update_runtime_config(["10.244.0.0/24"])
-            yield Subject(client, image, uid)
+        agent: RealAgent = request.getfixturevalue("agent")  # only here: it takes seconds
+        async with AgentClient(agent.target) as client:
+            yield Subject(client, agent.busybox, uid)
             for sandbox in (await client.list_sandboxes(pod_uid=uid)).sandboxes:
                 await client.remove_sandbox(sandbox.sandbox_id)
         return

@@ -95,7 +95,7 @@ async def test_a_command_that_is_not_there_is_a_status(subject: Subject) -> None
     await subject.runtime.create_container(request)
     status = await subject.runtime.start_container(request.config.container_id)
     assert status.state == pb.CONTAINER_EXITED
-    assert status.reason == "StartError"
+    assert (status.reason, status.exit_code) == ("StartError", 128)
     assert "no-such-command" in status.message
 
 

@@ -78,7 +78,7 @@ async def start_container(context: Context, container_id: str) -> pb.ContainerSt
             f"starting container {status.name!r}",
         )
         if answer.error:
-            mark_start_failed(context, container, answer.error_exit_code, answer.error)
+            mark_start_failed(context, container, answer.error)
         else:
             mark_started(context, container, answer.started_at_ns)
         return status

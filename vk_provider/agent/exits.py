@@ -10,6 +10,7 @@ from vk_provider.agent.context import Context
 from vk_provider.agent.sandbox import Container, Sandbox
 
 KILLED = 137
+_START_FAILED = 128
 _STALL_S = 5.0
 _MAX_TERMINATION_MESSAGE = 4096
 _MAX_ERROR = 4096
@@ -45,12 +46,12 @@ def mark_started(context: Context, container: Container, guest_ns: int) -> None:
     context.container_changed(container)
 
 
-def mark_start_failed(context: Context, container: Container, code: int, message: str) -> None:
-    """Record that a container's command could not be started."""
+def mark_start_failed(context: Context, container: Container, message: str) -> None:
+    """Record that a container's command could not be started: code 128, as CRI runtimes have it."""
     status = container.record.status
     now = context.clock.now_ns()
     status.started_at_ns = status.started_at_ns or now
-    _set_exit(context, container, code or 128, 0, "StartError", message[:_MAX_ERROR], now)
+    _set_exit(context, container, _START_FAILED, 0, "StartError", message[:_MAX_ERROR], now)
 
 
 def mark_killed(context: Context, container: Container, message: str) -> None:
@@ -79,7 +80,7 @@ async def _finish(context: Context, container: Container, info: guest_pb2.Contai
 
 def _exited(context: Context, container: Container, info: guest_pb2.ContainerInfo) -> None:
     if info.error:
-        mark_start_failed(context, container, info.exit_code, info.error)
+        mark_start_failed(context, container, info.error)
         return
     status = container.record.status
     finished = _plausible(context, info.finished_at_ns, status.started_at_ns)

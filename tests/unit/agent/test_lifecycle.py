@@ -135,7 +135,7 @@ async def test_a_command_that_cannot_run_is_a_status(world: World) -> None:
     assert (status.state, status.reason, status.exit_code) == (
         pb.CONTAINER_EXITED,
         "StartError",
-        127,
+        128,
     )
     assert "nope" in status.message
 

@@ -262,6 +262,9 @@ class NodeController:
                 self._node = await self._client.get(self._path)
             except NotFound:
                 raise exc from None
+            except PermissionDenied as refused:
+                # To be told is the right that it lacks first.
+                raise (exc if isinstance(exc, PermissionDenied) else refused) from None
             log.info("node was registered before", node=self._settings.name)
         self._registered.set()
         self._changed()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.api_stub import ApiStub, Stream, api_stub, status, write_kubeconfig
 from tests.support.fake_clock import FakeClock
+from vk_provider.common.errors import PermissionDenied
 from vk_provider.kube.client import KubeClient
 from vk_provider.kube.events import EventRecorder
 from vk_provider.node.controller import NodeController
@@ -105,6 +106,18 @@ async def test_a_node_that_exists_is_taken_over(
         found = controller.node()
         assert found is not None
         assert found["metadata"]["uid"] == "old"
+
+
+async def test_a_node_without_rights_is_told_the_first_that_it_lacks(
+    api: ApiStub, client: KubeClient, clock: FakeClock
+) -> None:
+    api.on("POST", "/api/v1/nodes", status(403, "Forbidden", "may not create nodes"))
+    api.on("GET", NODE, status(403, "Forbidden", "may not get nodes"))
+    async with FakeRuntime(clock) as runtime:
+        recorder = EventRecorder(client, "n", clock)
+        controller = NodeController(client, runtime, recorder, SETTINGS, clock)
+        with pytest.raises(PermissionDenied, match="may not create nodes"):
+            await controller._register()
 
 
 async def test_a_deleted_node_is_registered_again(

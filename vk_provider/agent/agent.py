@@ -23,6 +23,7 @@ from vk_provider.agent.machines import QemuMachines
 from vk_provider.agent.metering import Metering
 from vk_provider.agent.network import NetworkSettings, PodNetwork
 from vk_provider.agent.ports import MachinesInfo
+from vk_provider.agent.preparing import prepare_usual_shapes
 from vk_provider.agent.sandboxes import remove
 from vk_provider.agent.server import SERVER_OPTIONS, SandboxServer
 from vk_provider.agent.settings import AgentSettings
@@ -56,6 +57,7 @@ async def run_agent(settings: AgentSettings, ready: Callable[[], None]) -> None:
                     sandboxes=len(context.sandboxes),
                 )
                 ready()
+                context.spawn(prepare_usual_shapes(context), "templates of the usual shapes")
                 await asyncio.get_running_loop().create_future()
 
 

@@ -36,6 +36,9 @@ class QemuMachines:
             raise
         return _machine(vm, hello.kernel_release[:100], hello.guest_version[:100])
 
+    async def prepare(self, vcpus: int, memory_mib: int) -> bool:
+        return await self._hypervisor.prepare(vcpus, memory_mib)
+
     async def adopt(self, record: str) -> Machine | None:
         if not record:
             return None

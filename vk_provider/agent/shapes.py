@@ -79,7 +79,23 @@ def choose_shape(
         why = f"asked for as {override!r}"
     else:
         cpu, memory, why = _wanted(list(demand), table)
-    size = _round_up(cpu, memory, table, why)
+    return _shape(_round_up(cpu, memory, table, why), why)
+
+
+def usual_shapes(table: Sequence[Size]) -> list[pb.Shape]:
+    """Return what most pods get: the smallest size, and that of a pod that asks for nothing."""
+    if not table:
+        return []
+    smallest = min(table)
+    shapes = [
+        _shape(smallest, "the smallest"),
+        choose_shape((), "", table),
+    ]
+    machines = {(shape.vcpus, shape.memory_bytes): shape for shape in shapes}
+    return list(machines.values())
+
+
+def _shape(size: Size, why: str) -> pb.Shape:
     return pb.Shape(
         cpu_milli=size.cpu_milli,
         memory_bytes=size.memory_bytes,

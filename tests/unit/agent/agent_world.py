@@ -44,6 +44,7 @@ class FakeUsage:
 
 class FakeVm:
     def __init__(self) -> None:
+        self.held = False
         self.disks: dict[int, Path] = {}
         self.phases: list[tuple[str, int, int]] = []
         self.ended: asyncio.Future[FakeExit] = asyncio.get_running_loop().create_future()
@@ -73,6 +74,7 @@ class FakeMachines:
         self.vms: dict[str, FakeVm] = {}
         self.error: Exception | None = None
         self.leftovers: set[str] = set()
+        self.prepared: list[tuple[int, int]] = []
         self.connections: list[GuestConnection] = []
 
     async def start(self, order: MachineOrder, on_record: Callable[[str], None]) -> Machine:
@@ -81,6 +83,10 @@ class FakeMachines:
         on_record(order.sandbox_id)
         vm = self.vms[order.sandbox_id] = FakeVm()
         return self._machine(vm)
+
+    async def prepare(self, vcpus: int, memory_mib: int) -> bool:
+        self.prepared.append((vcpus, memory_mib))
+        return True
 
     async def adopt(self, record: str) -> Machine | None:
         vm = self.vms.get(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from vk_provider.agent.hypervisor.spec import HypervisorSettings
 from vk_provider.agent.hypervisor.templates.key import TemplateKey
@@ -149,7 +150,7 @@ class TemplateLibrary:
         # In use from here on. That it cannot be kept costs the next agent a boot, and nothing else.
         try:
             await asyncio.to_thread(self._prune, key.digest)
-            await asyncio.to_thread(self._shelf.save, template, self._tsc_khz)
+            await _to_its_end(self._shelf.save, template, self._tsc_khz)
         except (VkError, OSError) as exc:
             _log.warning("a template is not kept on disk", template=key.digest, error=str(exc))
 
@@ -171,3 +172,16 @@ class TemplateLibrary:
                 f"less than {minimum} bytes are free in {self._settings.state_dir}, so no "
                 "template is written"
             )
+
+
+async def _to_its_end(work: Callable[..., None], *args: object) -> None:
+    """Run it in a thread; when cancelled, end no sooner than the thread does.
+
+    A thread that is left behind would write in the folder of the next agent.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

@@ -7,6 +7,7 @@ nobody.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -32,17 +33,29 @@ def seal(fd: int) -> None:
 
 
 def data_chunks(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Return what a sparse file holds: offsets and bytes, without blocks of zeros alone."""
+    """Return what a sparse file holds: offsets and bytes, without blocks of zeros alone.
+
+    All offsets are whole blocks, whatever the file system's extents are.
+    """
     zeros = bytes(_BLOCK)
     for start, end in _extents(fd, size):
         offset = start
         while offset < end:
-            data = os.pread(fd, min(_CHUNK, end - offset), offset)
-            if not data:
-                return
+            data = _read(fd, min(_CHUNK, end - offset), offset)
             for first, last in _runs(data, zeros):
                 yield offset + first, data[first:last]
             offset += len(data)
+
+
+def _read(fd: int, count: int, offset: int) -> bytes:
+    """Read all of it; a read that a signal cuts short would shift the blocks that follow."""
+    data = os.pread(fd, count, offset)
+    while len(data) < count:
+        more = os.pread(fd, count - len(data), offset + len(data))
+        if not more:
+            raise OSError(errno.EIO, f"the file ends at byte {offset + len(data)}")
+        data += more
+    return data
 
 
 def _runs(data: bytes, zeros: bytes) -> Iterator[tuple[int, int]]:
@@ -65,10 +78,14 @@ def _extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
     while offset < size:
         try:
             start = os.lseek(fd, offset, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole
-            return
-        offset = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, offset
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # nothing but a hole
+                return
+            raise
+        # A file system with small blocks may tell of parts of ours.
+        hole = os.lseek(fd, start, os.SEEK_HOLE)
+        offset = min(size, -(-hole // _BLOCK) * _BLOCK)
+        yield start - start % _BLOCK, offset
 
 
 def copy_sparse(source: int, target: int, size: int) -> str:

@@ -20,7 +20,8 @@ from vk_provider.common.errors import Exhausted, Internal, NotFound, Unavailable
 
 _PART = ".part"
 _NAME = re.compile(r"[0-9a-f]{32}")
-_MANIFEST_VERSION = 1
+_MANIFEST_VERSION = 2
+"""Also of the rule by which the checksum is made."""
 _UNUSED_S = 14 * 24 * 3600.0
 _MAX_TSC_DRIFT = 1e-4
 """How far the host's TSC may be from the one that the guest was told at its boot."""
@@ -100,8 +101,9 @@ class Shelf:
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(mode=0o700)
-            with (part / "memory").open("wb") as file:
-                checksum = copy_sparse(template.memory_fd, file.fileno(), template.size)
+            # A descriptor of our own: the template may be closed while this thread copies it.
+            with template.in_use() as (memory, _), (part / "memory").open("wb") as file:
+                checksum = copy_sparse(memory, file.fileno(), template.size)
                 os.fsync(file.fileno())
             (part / "state").write_bytes(template.state)
             manifest = {
@@ -129,12 +131,14 @@ class Shelf:
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
             state = (folder / "state").read_bytes()
-            wanted = (manifest["version"], manifest["memory_sha256"], manifest["state_sha256"])
+            if manifest["version"] != _MANIFEST_VERSION:
+                raise Internal(f"template {digest} was written by another version of the agent")
+            wanted = (manifest["memory_sha256"], manifest["state_sha256"])
             told_khz = int(manifest["tsc_khz"])
             fd, size, checksum = load_memory(folder / "memory")
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise Internal(f"template {digest} is torn: {exc!r}") from exc
-        found = (_MANIFEST_VERSION, checksum, hashlib.sha256(state).hexdigest())
+        found = (checksum, hashlib.sha256(state).hexdigest())
         drift = abs(told_khz - tsc_khz) / max(tsc_khz, 1)
         if wanted != found or drift > _MAX_TSC_DRIFT:
             os.close(fd)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
+
+import pytest
 
 from vk_provider.agent.hypervisor import HypervisorSettings
 from vk_provider.agent.hypervisor.templates.key import TemplateKey
 from vk_provider.agent.hypervisor.templates.library import TemplateLibrary
 from vk_provider.agent.hypervisor.templates.maker import Maker
 from vk_provider.agent.hypervisor.templates.sealed import SealedTemplate, make_memfd, seal
+from vk_provider.agent.hypervisor.templates.shelf import Shelf
 from vk_provider.common.errors import DeadlineExceeded
 
 KEY = TemplateKey(1, 667, "guest", "7.2.22", "tcg", "")
@@ -74,6 +78,24 @@ async def test_the_next_agent_finds_it_on_disk(tmp_path: Path) -> None:
         if found is None:  # closed before it was written: made again, which is as good
             assert await templates.made(KEY)
     assert len(maker.made) <= 2
+
+
+async def test_an_agent_that_ends_leaves_nobody_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def save(*_: object) -> None:
+        begun.set()
+        go_on.wait()
+        ended.set()
+
+    monkeypatch.setattr(Shelf, "save", save)
+    async with library(tmp_path, PlayedMaker()) as templates:
+        await templates.find(KEY)
+        await asyncio.to_thread(begun.wait)
+        asyncio.get_running_loop().call_soon(go_on.set)
+    assert ended.is_set()
 
 
 async def test_a_failed_making_is_told_and_given_up_in_the_end(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from vk_provider.agent.hypervisor.templates.key import TemplateKey
 from vk_provider.agent.hypervisor.templates.sealed import (
     SealedTemplate,
     copy_sparse,
+    data_chunks,
     load_memory,
     make_memfd,
     seal,
 )
 from vk_provider.agent.hypervisor.templates.shelf import Entry, Shelf, choose_victims
-from vk_provider.common.errors import Exhausted, Internal, NotFound
+from vk_provider.common.errors import Exhausted, Internal, NotFound, Unavailable
 
 DIGEST = "ab" * 16
 TSC = 2_596_130
@@ -134,6 +135,49 @@ def test_a_checksum_is_of_the_content_alone(writes: list[tuple[int, bytes]]) -> 
     assert os.pread(copy, size, 0) == os.pread(two, size, 0)
     for fd in (one, two, three, copy):
         os.close(fd)
+
+
+def test_extents_of_small_blocks_do_not_shift_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 1 << 16
+    source, copy = make_memfd("test", size), make_memfd("test", 0)
+    os.pwrite(source, b"y" * 3000, 9 * 1024)
+    expected = copy_sparse(source, copy, size)
+
+    def seek(_: int, offset: int, how: int) -> int:
+        if how == os.SEEK_HOLE:
+            return 12 * 1024
+        if offset > 9 * 1024:
+            raise OSError(errno.ENXIO, "no more data")
+        return 9 * 1024
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", seek)
+        assert copy_sparse(source, copy, size) == expected
+    assert os.pread(copy, size, 0) == os.pread(source, size, 0)
+    os.close(source)
+    os.close(copy)
+
+
+def test_a_closed_template_is_not_saved_as_an_empty_one(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    shelf.open()
+    made = template()
+    made.close()
+    with pytest.raises(Unavailable):
+        shelf.save(made, TSC)
+    assert not shelf.has(DIGEST)
+    # Nor where the descriptor is lost in the middle of the work.
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        list(data_chunks(-1, 4096))
+
+
+def test_a_template_of_another_version_is_told_from_a_torn_one(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    manifest = tmp_path / DIGEST / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(Internal, match="another version"):
+        shelf.load(DIGEST, TSC)
 
 
 def test_a_memory_is_loaded_as_it_was_summed(tmp_path: Path) -> None:

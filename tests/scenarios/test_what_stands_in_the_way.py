@@ -31,6 +31,22 @@ async def test_an_image_that_does_not_exist_is_backed_off() -> None:
         assert world.status()["phase"] == "Running"
 
 
+async def test_a_registry_that_is_away_is_told() -> None:
+    async with pod_world() as world:
+        away = Unavailable("RegistryUnavailable: failed to pull image: connection refused")
+        world.runtime.fail("pull_image", away)
+        await world.create(pod())
+        assert world.container_status()["state"]["waiting"] == {
+            "reason": "RegistryUnavailable",
+            "message": "image pull failed for registry.test/app:1 because the registry is "
+            "unavailable: failed to pull image: connection refused",
+        }
+        await world.advance(3)
+        assert world.container_status()["state"]["waiting"]["reason"] == "ImagePullBackOff"
+        await world.advance(10)
+        assert world.status()["phase"] == "Running"
+
+
 async def test_a_name_that_cannot_be_parsed_is_never_pulled() -> None:
     async with pod_world() as world:
         await world.create(pod("web", container(image="Not A Name")))

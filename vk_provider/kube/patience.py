@@ -14,6 +14,7 @@ from vk_provider.common.clock import Clock
 from vk_provider.kube.errors import ApiError, ApiNotFound, ApiPermissionDenied
 
 _PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+_POD_KINDS = {"pods", "pod"}  # as the storage says it, and as the listers of admission do
 _T = TypeVar("_T")
 
 
@@ -32,4 +33,4 @@ async def patiently(clock: Clock, request: Callable[[], Awaitable[_T]]) -> _T:
 def _may_pass(exc: ApiError) -> bool:
     if isinstance(exc, ApiPermissionDenied):
         return True
-    return isinstance(exc, ApiNotFound) and exc.details.get("kind") == "pods"
+    return isinstance(exc, ApiNotFound) and exc.details.get("kind") in _POD_KINDS

@@ -69,7 +69,7 @@ async def start_container(
         assert present.waiting is not None
         _event(ctx, name, "Warning", "Failed", f"Error: {present.waiting.reason}")
         retry = present.retry_at_ns
-        if present.waiting.reason == "ErrImagePull":
+        if present.waiting.reason != "ImagePullBackOff":
             retry = min(retry, ctx.services.clock.now_ns() + _FIRST_PULL_RETRY_NS)
         ctx.wait(name, present.waiting, retry)
         return False

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.support.api_stub import ApiStub, status
 from tests.support.fake_clock import FakeClock
-from vk_provider.common.errors import Internal, Unavailable
+from vk_provider.common.errors import Internal, NotFound, Unavailable
 from vk_provider.kube.client import KubeClient
 from vk_provider.kube.tokens import TokenSource
 
@@ -77,6 +78,31 @@ async def test_a_long_life_is_renewed_after_a_day(
     api.on("POST", PATH, granted(clock, "one", 365 * 86400))
     token = await TokenSource(client, clock).token("ns", "default", [], 365 * 86400, POD)
     assert 86390 <= (token.refresh_at_ns - clock.now_ns()) / 1e9 <= 86400
+
+
+@pytest.mark.parametrize("kind", ["pod", "pods"])
+async def test_a_pod_that_the_server_has_not_heard_of_yet_is_waited_for(
+    api: ApiStub, client: KubeClient, clock: FakeClock, kind: str
+) -> None:
+    unknown = status(404, "NotFound", f'{kind} "p" not found', kind=kind, name="p")
+    api.on("POST", PATH, unknown, unknown, granted(clock, "one"))
+
+    async def time() -> None:
+        while True:
+            await clock.wait_for_sleeper()
+            await clock.advance(1)
+
+    passing = asyncio.ensure_future(time())
+    assert await ask(TokenSource(client, clock)) == "one"
+    passing.cancel()
+
+
+async def test_a_service_account_that_is_not_there_is_not_waited_for(
+    api: ApiStub, client: KubeClient, clock: FakeClock
+) -> None:
+    api.on("POST", PATH, status(404, "NotFound", kind="serviceaccounts", name="default"))
+    with pytest.raises(NotFound):
+        await ask(TokenSource(client, clock))
 
 
 async def test_an_answer_without_a_token_is_a_breach(

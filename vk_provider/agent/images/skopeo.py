@@ -48,6 +48,13 @@ _KINDS: tuple[tuple[re.Pattern[str], type[VkError]], ...] = (
     (re.compile(r"denied|forbidden|blocked|\b403\b|rejected by policy"), PermissionDenied),
     (re.compile(r"invalid reference|unsupported manifest|unsupported schema"), Invalid),
 )
+# Words for a registry that could not be reached, or that fails itself.
+_AWAY = re.compile(
+    r"connection refused|connection reset|no such host|server misbehaving|no route to host|"
+    r"network is unreachable|i/o timeout|handshake timeout|deadline exceeded|"
+    r"\b50[0234]\b|service unavailable|bad gateway|internal server error"
+)
+_REGISTRY_AWAY = "RegistryUnavailable: "  # CRI's word for it: callers look for the prefix
 
 
 class Skopeo:
@@ -173,4 +180,5 @@ def explain(image: str, complaint: str, code: int) -> VkError:
     for pattern, kind in _KINDS:
         if pattern.search(lowered):
             return kind(f"failed to pull image {image!r}: {words}")
-    return Unavailable(f"failed to pull image {image!r}: {words}")
+    prefix = _REGISTRY_AWAY if _AWAY.search(lowered) else ""
+    return Unavailable(f"{prefix}failed to pull image {image!r}: {words}")

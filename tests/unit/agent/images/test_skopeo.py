@@ -26,8 +26,6 @@ from vk_provider.common.errors import (
         ("reading manifest 1 in r/x: name unknown: repository name not known", NotFound),
         ("reading manifest 1 in r/x: unauthorized: authentication required", Unauthenticated),
         ("requested access to the resource is denied", PermissionDenied),
-        ("pinging container registry r: dial tcp: connect: connection refused", Unavailable),
-        ("dial tcp: lookup r: no such host", Unavailable),
         ("toomanyrequests: You have reached your pull rate limit", Unavailable),
         ("writing blob: storing blob to file: no space left on device", Exhausted),
         ("something that nobody has seen before", Unavailable),
@@ -40,6 +38,20 @@ def test_the_kind_is_told_from_the_registrys_words(words: str, kind: type[Except
     error = explain("r/x", f"Getting image source signatures\n{line}\n", 1)
     assert type(error) is kind
     assert str(error) == f"failed to pull image 'r/x': {words}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pinging container registry r: dial tcp: connect: connection refused",
+        "dial tcp: lookup r: no such host",
+        "reading manifest 1 in r/x: received unexpected HTTP status: 503 Service Unavailable",
+    ],
+)
+def test_a_registry_that_is_away_is_told_as_cri_does(words: str) -> None:
+    error = explain("r/x", f'level=fatal msg="{words}"\n', 1)
+    assert type(error) is Unavailable
+    assert str(error) == f"RegistryUnavailable: failed to pull image 'r/x': {words}"
 
 
 def test_no_words_at_all_are_told_too() -> None:

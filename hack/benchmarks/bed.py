@@ -132,4 +132,4 @@ def test_bed(*agent_options: str) -> Iterator[Bed]:
             bed.delete(["warm-up"])
             yield bed
         finally:
-            dev.stop_all(settings, say)
+            dev.take_down(settings, say)

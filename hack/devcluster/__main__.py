@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ import click
 
 from hack.devcluster import cluster, leftovers
 from hack.devcluster.demo import NAME, Kubectl, run
-from hack.devcluster.processes import running, spawn, stop
+from hack.devcluster.processes import running, spawn
 from hack.devcluster.settings import ROOT, ClusterSettings, default_settings
 
 
@@ -134,9 +133,7 @@ def down() -> None:
     """End what hack/up started, and list what was looked for and what is left."""
     settings = default_settings()
     if settings.directory.exists():
-        _remove_pods(settings)
-        cluster.stop_all(settings, say)
-        _remove_host_parts(settings)
+        cluster.take_down(settings, say)
     left = 0
     for finding in leftovers.look(settings):
         mark = "none left" if not finding.found else f"LEFT: {', '.join(finding.found)}"
@@ -145,45 +142,6 @@ def down() -> None:
     if left:
         raise SystemExit(f"{left} things are left; they are listed above")
     say("Nothing is left. Builds stay in the cache; ./hack/up is quick the next time.")
-
-
-def _remove_pods(settings: ClusterSettings) -> None:
-    """Let the agent remove every sandbox; start it where it does not run, for it knows them."""
-    if not (settings.directory / "agent").exists():
-        return
-    for name in ("vk-provider", "node"):
-        if (record := running(settings, name)) is not None:
-            say(f"Stopping {name} (pid {record.pid})")
-            stop(settings, record)
-    say("Removing every pod's microVM, network and files")
-    subprocess.run(
-        [
-            "vk-provider",
-            "agent",
-            f"--agent-state-dir={settings.directory / 'agent'}",
-            f"--agent-run-dir={settings.run_directory / 'agent'}",
-            f"--log-dir={settings.log_directory}",
-            "--remove-all",
-        ],
-        check=True,
-    )
-
-
-def _remove_host_parts(settings: ClusterSettings) -> None:
-    for link in (settings.api_link, "vkbr0"):
-        if Path(f"/sys/class/net/{link}").exists():
-            say(f"Removing the network interface {link}")
-            subprocess.run(["ip", "link", "delete", link], check=True)
-    for finding in leftovers.look(settings):
-        if finding.what == "nftables tables":
-            for table in finding.found:
-                kind, *words = table.split()
-                if kind == "table":
-                    say(f"Removing the nftables {table}")
-                    subprocess.run(["nft", "delete", "table", *words], check=True)
-    for directory in (settings.directory, settings.run_directory):
-        say(f"Removing {directory}")
-        shutil.rmtree(directory, ignore_errors=False)
 
 
 if __name__ == "__main__":

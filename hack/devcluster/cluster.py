@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hack.devcluster import control_plane, csr
+from hack.devcluster import control_plane, csr, leftovers
 from hack.devcluster.demo import Kubectl
-from hack.devcluster.processes import records, running, spawn, stop, tail
+from hack.devcluster.processes import Record, records, running, spawn, stop, tail
 from hack.devcluster.settings import ROOT, ClusterSettings
 
 Say = Callable[[str], None]
@@ -52,12 +53,19 @@ def start_registry(settings: ClusterSettings, builds: Builds, say: Say) -> None:
 
 def agent_command(settings: ClusterSettings, builds: Builds) -> list[str]:
     """Return the options that `vk-provider agent` and `run` share."""
+    note = settings.directory / "guest-image"
+    note.write_text(str(builds.guest_image))  # for take_down, which builds nothing
+    return agent_options(settings)
+
+
+def agent_options(settings: ClusterSettings) -> list[str]:
+    """Return the agent's options of a cluster that was started before."""
     return [
         f"--agent-state-dir={settings.directory / 'agent'}",
         f"--agent-run-dir={settings.run_directory / 'agent'}",
         f"--agent-socket={settings.agent_socket}",
         f"--log-dir={settings.log_directory}",
-        f"--guest-image={builds.guest_image}",
+        f"--guest-image={(settings.directory / 'guest-image').read_text()}",
         f"--registries-conf={settings.directory / 'registries.conf'}",
     ]
 
@@ -109,9 +117,28 @@ def _reaches_node(kubectl: Kubectl, settings: ClusterSettings) -> bool:
     return True
 
 
-def stop_all(settings: ClusterSettings, say: Say, keep: tuple[str, ...] = ()) -> None:
-    """End every process that was started, the newest first."""
+def take_down(settings: ClusterSettings, say: Say) -> None:
+    """End and remove all that was started or made on the host for this cluster."""
+    for name in ("vk-provider", "node", "agent"):
+        if (record := running(settings, name)) is not None:
+            _stop(settings, record, say)
+    if (settings.directory / "agent").exists():
+        say("Removing every pod's microVM, network and files")
+        options = agent_options(settings)
+        subprocess.run(["vk-provider", "agent", *options, "--remove-all"], check=True)
     for record in reversed(records(settings)):
-        if record.name not in keep:
-            say(f"Stopping {record.name} (pid {record.pid})")
-            stop(settings, record)
+        _stop(settings, record, say)
+    if Path(f"/sys/class/net/{settings.api_link}").exists():
+        say(f"Removing the network interface {settings.api_link}")
+        subprocess.run(["ip", "link", "delete", settings.api_link], check=True)
+    for family, table in leftovers.tables():
+        say(f"Removing the nftables table {family} {table}")
+        subprocess.run(["nft", "delete", "table", family, table], check=True)
+    for directory in (settings.directory, settings.run_directory):
+        say(f"Removing {directory}")
+        shutil.rmtree(directory)
+
+
+def _stop(settings: ClusterSettings, record: Record, say: Say) -> None:
+    say(f"Stopping {record.name} (pid {record.pid})")
+    stop(settings, record)

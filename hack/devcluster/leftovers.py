@@ -7,9 +7,11 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hack.devcluster.processes import records
 from hack.devcluster.settings import ClusterSettings
+from vk_provider.agent.hypervisor import instance_name
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def look(settings: ClusterSettings) -> list[Finding]:
             f"below {settings.run_directory} and {settings.directory}, /run/netns/vk-*",
             _mounts,
         ),
-        ("cgroups", "/sys/fs/cgroup/**/vk-provider*", _cgroups),
+        ("cgroups", "this agent's below /sys/fs/cgroup/**/vk-provider", _cgroups),
         ("nftables tables", "kube-proxy, vk_provider*, CNI chains", _tables),
         (
             "files",
@@ -49,7 +51,7 @@ def look(settings: ClusterSettings) -> list[Finding]:
 
 def _processes(settings: ClusterSettings) -> list[str]:
     found = [f"{r.name} (pid {r.pid})" for r in records(settings) if r.alive]
-    mark = f"{settings.run_directory}/".encode()
+    mark = f"{settings.run_directory}/agent/".encode()
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes()
@@ -75,26 +77,32 @@ def _mounts(settings: ClusterSettings) -> list[str]:
     return sorted(p for p in points if p.startswith(inside))
 
 
-def _cgroups(_: ClusterSettings) -> list[str]:
+def _cgroups(settings: ClusterSettings) -> list[str]:
+    # Each agent has a group of its own there; another one's on the same host are not ours.
+    mine = instance_name(settings.directory / "agent" / "hypervisor")
     root = Path("/sys/fs/cgroup")
-    return sorted(
-        {str(p) for pattern in ("vk-provider*", "*/vk-provider*") for p in root.glob(pattern)}
-    )
+    patterns = (f"vk-provider/{mine}", f"*/vk-provider/{mine}")
+    return sorted({str(p) for pattern in patterns for p in root.glob(pattern)})
+
+
+def tables() -> list[tuple[str, str]]:
+    """Return the nftables tables of kube-proxy and of the built-in network: family and name."""
+    listed = [item["table"] for item in _ruleset() if "table" in item]
+    ours = ("kube-proxy", "vk_provider")
+    return sorted((t["family"], t["name"]) for t in listed if t["name"].startswith(ours))
 
 
 def _tables(_: ClusterSettings) -> list[str]:
-    listed = subprocess.run(
+    chains = [item["chain"] for item in _ruleset() if "chain" in item]
+    cni = [f"chain {c['table']} {c['name']}" for c in chains if c["name"].startswith("CNI-")]
+    return [f"table {family} {name}" for family, name in tables()] + sorted(cni)
+
+
+def _ruleset() -> list[dict[str, Any]]:
+    done = subprocess.run(
         ["nft", "--json", "list", "ruleset"], check=True, capture_output=True, text=True
-    ).stdout
-    found: list[str] = []
-    for item in json.loads(listed)["nftables"]:
-        if (table := item.get("table")) and table["name"].startswith(
-            ("kube-proxy", "vk_provider", "vk-provider")
-        ):
-            found.append(f"table {table['family']} {table['name']}")
-        if (chain := item.get("chain")) and chain["name"].startswith("CNI-"):
-            found.append(f"chain {chain['family']} {chain['table']} {chain['name']}")
-    return sorted(found)
+    )
+    return list(json.loads(done.stdout)["nftables"])
 
 
 def _files(settings: ClusterSettings) -> list[str]:

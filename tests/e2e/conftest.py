@@ -15,6 +15,7 @@ import pytest
 
 from hack.devcluster import cluster as dev
 from hack.devcluster.demo import Kubectl
+from hack.devcluster.leftovers import look
 from hack.devcluster.processes import Record, spawn, tail
 from hack.devcluster.settings import ClusterSettings, default_settings
 
@@ -130,7 +131,9 @@ def cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         dev.wait_node_ready(settings, builds, kubectl, ["agent", "node"])
         yield started
     finally:
-        dev.stop_all(settings, print)
+        dev.take_down(settings, print)
+    left = {finding.what: finding.found for finding in look(settings) if finding.found}
+    assert not left
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ the agent's, and what the guest agent is asked is its callers'.
 """
 
 from vk_provider.agent.hypervisor.guest_image import GuestImage
-from vk_provider.agent.hypervisor.hypervisor import Hypervisor
+from vk_provider.agent.hypervisor.hypervisor import Hypervisor, instance_name
 from vk_provider.agent.hypervisor.spec import (
     CONTRACT_VERSION,
     OVERHEAD_MIB,
@@ -31,4 +31,5 @@ __all__ = [
     "VmRecord",
     "VmSpec",
     "VmUsage",
+    "instance_name",
 ]

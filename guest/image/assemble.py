@@ -48,7 +48,7 @@ class Module:
 
 
 def extract_vmlinux(bzimage: bytes) -> bytes:
-    """Return the ELF kernel inside a bzImage (x86 boot protocol 2.08 or later), or the ELF itself."""
+    """Return the ELF kernel inside a bzImage (x86 boot protocol 2.08 or later), or the ELF."""
     if bzimage[:4] == b"\x7fELF":
         return bzimage
     if bzimage[0x202:0x206] != b"HdrS":
@@ -60,9 +60,13 @@ def extract_vmlinux(bzimage: bytes) -> bytes:
     # The payload ends with its uncompressed size.
     body, size = payload[:-4], int.from_bytes(payload[-4:], "little")
     if body.startswith(_LZ4_LEGACY):
-        kernel = subprocess.run(["lz4", "-d", "-c", "-"], input=body, capture_output=True, check=True).stdout
+        kernel = subprocess.run(
+            ["lz4", "-d", "-c", "-"], input=body, capture_output=True, check=True
+        ).stdout
     elif body.startswith(b"\x28\xb5\x2f\xfd"):
-        kernel = subprocess.run(["zstd", "-d", "-c", "-"], input=body, capture_output=True, check=True).stdout
+        kernel = subprocess.run(
+            ["zstd", "-d", "-c", "-"], input=body, capture_output=True, check=True
+        ).stdout
     elif body.startswith(b"\xfd7zXZ"):
         kernel = lzma.decompress(body)
     else:
@@ -83,7 +87,9 @@ def module_bytes(path: Path) -> bytes:
     if path.suffix == ".xz":
         return lzma.decompress(data)
     if path.suffix == ".zst":
-        return subprocess.run(["zstd", "-d", "-c", "-"], input=data, capture_output=True, check=True).stdout
+        return subprocess.run(
+            ["zstd", "-d", "-c", "-"], input=data, capture_output=True, check=True
+        ).stdout
     return data
 
 
@@ -121,7 +127,9 @@ class Cpio:
         self._out = bytearray()
         self._inode = 0
 
-    def add(self, name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
+    def add(
+        self, name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)
+    ) -> None:
         """Add a file, folder or device node; owner root, time 0."""
         self._inode += 1
         encoded = name.encode() + b"\0"

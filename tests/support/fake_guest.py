@@ -45,6 +45,8 @@ class FakeGuest:
         self.ends_on_term = True
         self.hang = asyncio.Event()
         self.hang.set()
+        self.hang_start: asyncio.Event | None = None
+        self.starting = False
         self._events: list[pb.Event] = []
         self._changed = asyncio.Condition()
         self._server = grpc.aio.server()
@@ -122,6 +124,9 @@ class FakeGuest:
 
     async def StartContainer(self, request: Any, context: Any) -> Any:  # noqa: N802
         container = self.containers[request.container_id]
+        self.starting = True
+        if self.hang_start is not None:
+            await self.hang_start.wait()
         if self.start_error:
             container.info.error = self.start_error
             await self.end(request.container_id, 127)

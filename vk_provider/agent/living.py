@@ -10,7 +10,9 @@ from vk_provider._pb import guest_pb2
 from vk_provider.agent.context import Context
 from vk_provider.agent.ending import begin_end
 from vk_provider.agent.exits import apply_info
-from vk_provider.agent.guest_calls import CALL_S, GuestMisbehaved, ask
+from vk_provider.agent.guest import PROTOCOL_VERSION
+from vk_provider.agent.guest_calls import CALL_S, GuestMisbehaved, ask, broke_off
+from vk_provider.agent.guest_stats import MAX_TOLD, take_stats
 from vk_provider.agent.logs import LogWriter
 from vk_provider.agent.output import OutputPump
 from vk_provider.agent.ports import Machine, VmExit
@@ -25,7 +27,9 @@ _log = get_logger("agent.sandbox")
 _RETRY_S = 0.1
 _DRAIN_S = 1.0
 _STATS_MS = 1000
-_MAX_CONTAINERS_TOLD = 1000
+# A guest samples each second. One that is not heard of for so long is asked whether it is there,
+# and has as long again to say so, however busy host and guest are.
+_SILENT_S = 60.0
 # What a guest that keeps to the contract never reaches.
 _EVENTS_A_SECOND = 500
 _STATS_A_SECOND = 5
@@ -70,6 +74,7 @@ async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
             group.create_task(
                 _follow_stats(context, sandbox, machine), name=f"statistics {sandbox.id}"
             )
+            group.create_task(_watch_silence(sandbox, machine), name=f"silence of {sandbox.id}")
             for container in sandbox.containers.values():
                 if container.record.made and not container.record.exited:
                     begin_output(context, container)
@@ -112,7 +117,7 @@ async def _follow_events(context: Context, sandbox: Sandbox, machine: Machine) -
                 if event.kind == guest_pb2.Event.CONTAINER:
                     apply_info(context, sandbox, event.container)
         except grpc.aio.AioRpcError as exc:
-            _log.debug("the events of a guest broke off", sandbox=sandbox.id, why=exc.details())
+            broke_off(exc, "its events")
         finally:
             call.cancel()
         await context.clock.sleep(_RETRY_S)
@@ -133,7 +138,7 @@ async def _list(context: Context, sandbox: Sandbox, machine: Machine) -> int:
                 raise
             await context.clock.sleep(_RETRY_S)
             continue
-        if len(answer.containers) > _MAX_CONTAINERS_TOLD:
+        if len(answer.containers) > MAX_TOLD:
             raise GuestMisbehaved(f"the guest of {sandbox.id} told of too many containers")
         for info in answer.containers:
             apply_info(context, sandbox, info)
@@ -149,9 +154,32 @@ async def _follow_stats(context: Context, sandbox: Sandbox, machine: Machine) ->
         try:
             async for stats in call:
                 await throttle.pass_one()
-                sandbox.stats, sandbox.stats_at_ns = stats, context.clock.now_ns()
+                take_stats(sandbox, stats, context.clock.now_ns())
+                sandbox.heard.set()
         except grpc.aio.AioRpcError as exc:
-            _log.debug("the statistics of a guest broke off", sandbox=sandbox.id, why=exc.details())
+            broke_off(exc, "its statistics")
         finally:
             call.cancel()
         await context.clock.sleep(_RETRY_S)
+
+
+async def _watch_silence(sandbox: Sandbox, machine: Machine) -> None:
+    """Raise GuestMisbehaved when the guest agent neither samples nor answers any more."""
+    hello = guest_pb2.HelloRequest(protocol_version=PROTOCOL_VERSION)
+    while True:
+        sandbox.heard.clear()
+        try:
+            async with asyncio.timeout(_SILENT_S):
+                await sandbox.heard.wait()
+            continue
+        except TimeoutError:
+            _log.warning("a guest is silent; asking whether it is there", sandbox=sandbox.id)
+        try:
+            await machine.guest.control.Hello(hello, timeout=_SILENT_S, wait_for_ready=True)
+        except grpc.aio.AioRpcError as exc:
+            # A VM that waits for room on the host's disk can't answer, and is not to blame.
+            if not machine.vm.held and not sandbox.heard.is_set():
+                raise GuestMisbehaved(
+                    f"the guest agent has been silent for {2 * _SILENT_S:g} s "
+                    f"(asked again, it was {exc.code().name.lower()})"
+                ) from exc

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from vk_provider._pb import guest_pb2
-from vk_provider.agent.guest_calls import GuestMisbehaved
+from vk_provider.agent.guest_calls import GuestMisbehaved, broke_off
 from vk_provider.agent.logs import LogWriter
 from vk_provider.agent.together import together
 from vk_provider.common.clock import Clock
@@ -29,6 +29,7 @@ _log = get_logger("agent.output")
 MAX_RECORD_BYTES = 16 * 1024
 MAX_COOKIE_BYTES = 4096
 _MAX_WAITING_BYTES = 1024 * 1024
+_RECORD_BYTES = 1024  # what a record takes in memory beside its data
 _RETRY_S = 0.1
 _DISK_RETRY_S = 1.0
 # Above that a write may take long enough to hold up the event loop.
@@ -70,6 +71,7 @@ class OutputPump:
                 except grpc.aio.AioRpcError as exc:
                     if exc.code() == grpc.StatusCode.NOT_FOUND:
                         return  # removed meanwhile
+                    broke_off(exc, f"the output of {self._container_id}")
                     await self._clock.sleep(_RETRY_S)
                     if self._vm_ended():
                         return
@@ -131,7 +133,7 @@ class OutputPump:
                 )
             seq = record.seq
             self._batch.append(record)
-            self._waiting_bytes += len(record.data) + 64
+            self._waiting_bytes += len(record.data) + _RECORD_BYTES
             self._arrived.set()
             if record.eof:
                 return

@@ -73,6 +73,8 @@ class Sandbox:
     stats: guest_pb2.Stats | None = None
     """The newest that the guest sent."""
     stats_at_ns: int = 0
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by each sample."""
     usage: pb.UsageRecord | None = None
     """As it was written last."""
 

@@ -17,9 +17,9 @@ import orjson
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
+from vk_provider.agent.guest_calls import told_as_errors
 from vk_provider.agent.oci import exec_process
 from vk_provider.agent.processes import load_process
-from vk_provider.agent.rpc_errors import from_guest
 from vk_provider.agent.sandbox import Container
 from vk_provider.agent.together import together
 from vk_provider.common.errors import FailedPrecondition, Invalid
@@ -146,13 +146,13 @@ async def _relay(
             return
 
     try:
-        await call.write(begin)
-        async with together() as group:
-            upward = group.create_task(guarded_up(), name=f"{tried}: input")
-            await down()
-            upward.cancel()
-    except grpc.aio.AioRpcError as exc:
-        raise from_guest(exc, tried) from exc
+        with told_as_errors(tried):
+            await call.write(begin)
+            async with together() as group:
+                upward = group.create_task(guarded_up(), name=f"{tried}: input")
+                with told_as_errors(tried):
+                    await down()
+                upward.cancel()
     finally:
         call.cancel()
 

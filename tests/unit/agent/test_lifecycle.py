@@ -286,3 +286,15 @@ async def test_the_environment_is_on_no_disk(world: World) -> None:
         assert "TOKEN=s3cr3t-value" in spec["process"]["env"]
         for path in world.settings.state_dir.rglob("*"):
             assert path.is_dir() or b"s3cr3t-value" not in path.read_bytes()
+
+
+async def test_a_call_that_waits_for_a_guest_is_told_of_the_end(world: World) -> None:
+    async with world.agent() as context:
+        await run_sandbox(context, run_request())
+        await create_container(context, create_request())
+        world.guest.hang_start = asyncio.Event()
+        starting = asyncio.create_task(start_container(context, CONTAINER))
+        await until(lambda: world.guest.starting)
+        await stop_sandbox(context, SANDBOX)
+        with pytest.raises(Unavailable, match="ended meanwhile"):
+            await starting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import grpc
@@ -21,9 +22,29 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 1
 
-_MAX_RECEIVE_BYTES = 4 * 1024 * 1024
+# A message is read as a whole before it can be looked at, and one of nothing but empty parts takes
+# forty times its size then. So each is bounded by what an honest guest may have to say.
+_MAX_CONTROL_BYTES = 256 * 1024  # every container of a pod, each with a termination message
+_MAX_BULK_BYTES = 128 * 1024  # an output record, or a piece of a stream
+_MAX_STREAM_BYTES = {"Events": 32 * 1024, "WatchStats": 128 * 1024}
+_MAX_RECEIVE = "grpc.max_receive_message_length"
 _MAX_SEND_BYTES = 32 * 1024 * 1024  # a volume's files go in one message
 _HANDSHAKE_MS = 120_000
+
+
+def _service_config() -> str:
+    """Return the bounds of single calls' messages, in gRPC's own words."""
+    service = "vk_provider.guest.v1.GuestService"
+    calls = [
+        {
+            "name": [{"service": service, "method": method}],
+            "maxResponseMessageBytes": most,
+        }
+        for method, most in _MAX_STREAM_BYTES.items()
+    ]
+    return json.dumps({"methodConfig": calls})
+
+
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
     # grpcio would send the socket's path, which the guest's HTTP/2 library refuses.
     ("grpc.default_authority", "localhost"),
@@ -37,7 +58,7 @@ _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.keepalive_time_ms", 2**31 - 1),
     ("grpc.http2.bdp_probe", 0),  # pings that would wake an idle guest
     ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
+    ("grpc.service_config", _service_config()),
     ("grpc.max_send_message_length", _MAX_SEND_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
 )
@@ -52,8 +73,12 @@ class GuestConnection:
     """
 
     def __init__(self, control: str, bulk: str) -> None:
-        self._control_channel = grpc.aio.insecure_channel(control, options=_OPTIONS)
-        self._bulk_channel = grpc.aio.insecure_channel(bulk, options=_OPTIONS)
+        self._control_channel = grpc.aio.insecure_channel(
+            control, options=[*_OPTIONS, (_MAX_RECEIVE, _MAX_CONTROL_BYTES)]
+        )
+        self._bulk_channel = grpc.aio.insecure_channel(
+            bulk, options=[*_OPTIONS, (_MAX_RECEIVE, _MAX_BULK_BYTES)]
+        )
         self.control: Stub = rpc.GuestServiceStub(self._control_channel)
         self.bulk: Stub = rpc.GuestServiceStub(self._bulk_channel)
         self._address = control

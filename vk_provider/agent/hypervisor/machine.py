@@ -113,6 +113,11 @@ class Machine:
         """Whether the guest runs no more."""
         return self.process.ended.done() or self._stopped.done()
 
+    @property
+    def held(self) -> bool:
+        """Whether the guest stands still until there is room on the host's disk."""
+        return self._resuming is not None
+
     # -- its end --
 
     async def wait(self) -> VmExit:

@@ -39,6 +39,11 @@ class Vm:
         self.guest = guest or GuestConnection(self.control, self.bulk)
         self._machine = machine
 
+    @property
+    def held(self) -> bool:
+        """Whether it stands still until the host's disk has room for what it writes."""
+        return self._machine.held
+
     async def attach_disk(self, lun: int, file: Path, *, read_only: bool) -> None:
         """Give the VM that file as the disk with that LUN; the guest sees it at once.
 

@@ -118,6 +118,8 @@ class FakeApi:
         self.patches.append(copy.deepcopy(body))
         pod = copy.deepcopy(pod)
         pod["status"] = _merged(pod.get("status", {}), body["status"])
+        if notes := body["metadata"].get("annotations"):
+            pod["metadata"].setdefault("annotations", {}).update(notes)
         self._store("MODIFIED", pod)
         return copy.deepcopy(pod)
 

@@ -29,10 +29,16 @@ _OWNED = (
 )
 
 
-def make_patch(uid: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any] | None:
+def make_patch(
+    uid: str,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    notes: Mapping[str, str] | None = None,
+) -> dict[str, Any] | None:
     """Return the patch that makes `old` show `new`; None where it does already.
 
-    The UID in it is a precondition: another pod of that name answers with a conflict.
+    The UID in it is a precondition: another pod of that name answers with a conflict. `notes` are
+    annotations to set along with it.
     """
     changes: dict[str, Any] = {}
     for key in _OWNED:
@@ -44,9 +50,12 @@ def make_patch(uid: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict
     conditions = _conditions(old.get("conditions") or (), new.get("conditions") or ())
     if conditions:
         changes["conditions"] = conditions
-    if not changes:
+    if not changes and not notes:
         return None
-    return {"metadata": {"uid": uid}, "status": changes}
+    metadata: dict[str, Any] = {"uid": uid}
+    if notes:
+        metadata["annotations"] = dict(notes)
+    return {"metadata": metadata, "status": changes}
 
 
 def apply_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vk_provider.pods.annotations import pod_notes
 from vk_provider.pods.context import PodContext
 from vk_provider.pods.services import host_ips_for
 from vk_provider.pods.status.conditions import OWN
@@ -53,7 +54,7 @@ class Reporter:
 
     def _show(self, status: dict[str, Any]) -> None:
         self._ctx.status = status
-        self._writer.put(status)
+        self._writer.put(status, pod_notes(self._ctx.state.sandbox))
 
     def _before(self) -> dict[str, Any]:
         """Return the newest status with what others have written since."""

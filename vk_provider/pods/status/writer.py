@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from vk_provider.common.clock import Clock
 from vk_provider.common.errors import Conflict, Invalid, NotFound, VkError
 from vk_provider.common.logging import get_logger
+from vk_provider.pods.annotations import POD_NOTES
 from vk_provider.pods.podspec import Pod, describe, name_of, namespace_of, uid_of
 from vk_provider.pods.status.patch import apply_patch, make_patch
 
@@ -40,6 +41,8 @@ class StatusWriter:
         self._name = describe(pod)
         self._version = _version(pod)
         self._wanted: Mapping[str, Any] | None = None
+        self._wanted_notes: Mapping[str, str] = {}
+        self._held_notes = _notes(pod)
         self._news = asyncio.Event()
         self._settled = asyncio.Event()
         self.held: dict[str, Any] = dict(pod.get("status") or {})
@@ -54,11 +57,13 @@ class StatusWriter:
             return
         self._version = version
         self.held = dict(pod.get("status") or {})
+        self._held_notes = _notes(pod)
         self._check()
 
-    def put(self, status: Mapping[str, Any]) -> None:
-        """Say what the status should be."""
+    def put(self, status: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> None:
+        """Say what the status should be, and which annotations of ours go with it."""
         self._wanted = status
+        self._wanted_notes = notes or {}
         self._check()
 
     async def flush(self) -> None:
@@ -91,7 +96,7 @@ class StatusWriter:
                 self._news.set()
 
     async def _write(self) -> None:
-        wanted = self._wanted
+        wanted, notes = self._wanted, self._wanted_notes
         patch = self._patch()
         if patch is None or wanted is None:
             self._check()
@@ -105,16 +110,22 @@ class StatusWriter:
             # Not ours to repeat: the same patch is refused for ever. The next change may pass.
             log.warning("status refused", pod=self._name, error=str(exc))
             self.held = apply_patch(self.held, wanted)
+            self._held_notes |= notes
             self._check()
             return
         if _version(answer) >= self._version:
             self._version = _version(answer)
             # What the server left out of it is not sent again before something else changes.
             self.held = apply_patch(answer.get("status") or {}, wanted)
+            self._held_notes |= notes
         self._check()
 
     def _patch(self) -> dict[str, Any] | None:
-        return None if self._wanted is None else make_patch(self._uid, self.held, self._wanted)
+        if self._wanted is None:
+            return None
+        wanted, held = self._wanted_notes.items(), self._held_notes
+        notes = {key: text for key, text in wanted if held.get(key) != text}
+        return make_patch(self._uid, self.held, self._wanted, notes)
 
     def _check(self) -> None:
         if not self.gone and self._patch() is not None:
@@ -128,6 +139,11 @@ class StatusWriter:
         self.gone = True
         self._settled.set()
         self._news.set()
+
+
+def _notes(pod: Mapping[str, Any]) -> dict[str, str]:
+    annotations = pod["metadata"].get("annotations") or {}
+    return {key: str(annotations[key]) for key in POD_NOTES if key in annotations}
 
 
 def _version(pod: Mapping[str, Any]) -> int:

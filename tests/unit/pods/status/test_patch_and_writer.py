@@ -10,7 +10,9 @@ from typing import Any
 from tests.support.fake_api import FakeApi
 from tests.support.fake_clock import FakeClock
 from tests.support.pod_world import pod
+from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.errors import Invalid
+from vk_provider.pods.annotations import pod_notes
 from vk_provider.pods.status.patch import apply_patch, make_patch
 from vk_provider.pods.status.writer import StatusWriter
 
@@ -77,6 +79,25 @@ async def test_changes_that_come_fast_are_written_once() -> None:
         await writer.flush()
         assert len(api.patches) == 1
         assert api.status("web")["message"] == "4"
+
+
+async def test_annotations_go_out_with_the_status_and_once() -> None:
+    async with _writing() as (api, writer, clock):
+        box = pb.SandboxStatus(
+            start_mode="template", shape=pb.Shape(cpu_milli=1000, memory_bytes=2**31)
+        )
+        notes = pod_notes(box)
+        assert notes == {
+            "vk-provider.dev/shape": "1x2Gi",
+            "vk-provider.dev/start-mode": "template",
+        }
+        writer.put({"phase": "Running"}, notes)
+        await writer.flush()
+        assert api.pods["default", "web"]["metadata"]["annotations"] == notes
+        writer.seen(api.pods["default", "web"])
+        writer.put({"phase": "Running"}, notes)
+        await clock.settle()
+        assert len(api.patches) == 1
 
 
 async def test_it_is_repeated_until_the_server_is_back() -> None:

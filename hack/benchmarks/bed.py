@@ -127,9 +127,9 @@ def test_bed(*agent_options: str) -> Iterator[Bed]:
             bed.wait_ready()
             kubectl.run("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
             say("Pulling the image with a first pod")
-            bed.create("warm-up")
-            bed.wait_all_ready(["warm-up"])
-            bed.delete(["warm-up"])
+            bed.create("first")
+            bed.wait_all_ready(["first"])
+            bed.delete(["first"])
             yield bed
         finally:
             dev.take_down(settings, say)

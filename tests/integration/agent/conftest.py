@@ -35,13 +35,13 @@ class Pod:
     def container_id(self, name: str = "main") -> str:
         return container_id(self.sandbox_id, name, 0)
 
-    async def run(self, **fields: Any) -> pb.SandboxStatus:
+    async def run(self, hostname: str = "pod", **fields: Any) -> pb.SandboxStatus:
         metadata = pb.PodMetadata(namespace="test", name="pod", uid=self.uid)
         return await self.client.run_sandbox(
             pb.RunSandboxRequest(
                 sandbox_id=self.sandbox_id,
                 pod=metadata,
-                hostname="pod",
+                hostname=hostname,
                 resolv_conf="nameserver 192.0.2.53\n",
                 size_override="0.25x512Mi",
                 **fields,

@@ -1,0 +1,183 @@
+"""Guests that attack the agent from inside: only their own pod suffers (guest/hostile)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from tests.integration.agent.conftest import Pod
+from tests.support.real_agent import RealAgent, real_agent
+from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.common.errors import DeadlineExceeded, NotFound, VkError
+from vk_provider.runtime.exec_sync import exec_sync
+from vk_provider.runtime.grpc_client import AgentClient
+
+pytestmark = pytest.mark.vm
+
+GROWTH_BYTES = 16 << 20
+LASTS_S = 5
+TEXT = "sleep 100000"
+NEIGHBOUR = str(uuid.uuid4())
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealAgent]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VK_GUEST_IMAGE", os.environ["VK_HOSTILE_GUEST_IMAGE"])
+        with real_agent(tmp_path_factory.mktemp("agent")) as running:
+            asyncio.run(_start_neighbour(running))
+            yield running
+
+
+async def _start_neighbour(agent: RealAgent) -> None:
+    """Start an honest pod, and use all that is loaded at its first use."""
+    async with AgentClient(agent.target) as client:
+        pod = Pod(client, agent, NEIGHBOUR)
+        await pod.run()
+        await pod.start(TEXT)
+        assert (await exec_sync(client, pod.container_id(), ["true"], timeout_s=60)).code == 0
+
+
+@pytest_asyncio.fixture
+async def client(agent: RealAgent) -> AsyncIterator[AgentClient]:
+    async with AgentClient(agent.target) as connected:
+        yield connected
+
+
+@pytest_asyncio.fixture
+async def pod(agent: RealAgent, client: AgentClient) -> AsyncIterator[Pod]:
+    made = Pod(client, agent, str(uuid.uuid4()))
+    yield made
+    with contextlib.suppress(NotFound):  # what did not start left nothing
+        await client.remove_sandbox(made.sandbox_id)
+
+
+@contextlib.asynccontextmanager
+async def unharmed(agent: RealAgent, client: AgentClient) -> AsyncIterator[None]:
+    """Check that the agent's memory hardly grew at any moment, and that the neighbour goes on."""
+    process = agent_process(agent)
+    before = peak_bytes(process, reset=True)
+    began = process.create_time()
+    yield
+    neighbour = Pod(client, agent, NEIGHBOUR)
+    done = await exec_sync(client, neighbour.container_id(), ["echo", "alive"], timeout_s=60)
+    assert done.stdout == b"alive\n"
+    grown = peak_bytes(process) - before
+    print(f"the agent grew by {grown / 2**20:.1f} MiB at most")
+    assert process.is_running() and process.create_time() == began
+    assert grown < GROWTH_BYTES, f"the agent grew by {grown / 2**20:.1f} MiB"
+
+
+def agent_process(agent: RealAgent) -> psutil.Process:
+    """Return the process that serves that agent's socket."""
+    for process in psutil.Process().children():
+        if f"--agent-socket={agent.socket}" in process.cmdline():
+            return process
+    raise AssertionError("the agent does not run")
+
+
+def peak_bytes(process: psutil.Process, *, reset: bool = False) -> int:
+    """Return the largest resident size since the last reset; proc(5), clear_refs."""
+    proc = Path(f"/proc/{process.pid}")
+    if reset:
+        (proc / "clear_refs").write_text("5")
+    found = re.search(r"VmHWM:\s+(\d+) kB", (proc / "status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+async def failed(pod: Pod) -> pb.SandboxStatus:
+    """Return the sandbox's status once it and all its containers have ended."""
+    async with asyncio.timeout(60):
+        while True:
+            status = (await pod.client.list_sandboxes(pod.sandbox_id)).sandboxes[0]
+            ended = all(c.state == pb.CONTAINER_EXITED for c in status.containers)
+            if status.state == pb.SANDBOX_NOT_READY and ended:
+                return status
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("huge-list", "exhausted|larger than max"),
+        ("huge-events", "its events in a message too large"),
+        ("huge-stats", "its statistics in a message too large"),
+        ("lengths", "too large|larger than max"),
+        ("cookie", "a cookie that is none of ours"),
+        ("backward", "sent output record 2 of 10 bytes after record 0"),
+        ("long-record", "the output of [0-9a-f]{64} in a message too large"),
+    ],
+)
+async def test_who_breaks_the_contract_is_ended_with_the_reason(
+    agent: RealAgent, client: AgentClient, pod: Pod, way: str, why: str
+) -> None:
+    async with unharmed(agent, client):
+        try:
+            await pod.run(hostname=way)
+            await pod.start(TEXT)
+        except VkError as exc:
+            print(f"the caller was told: {exc}")  # the guest may have been ended first
+        status = await failed(pod)
+    assert status.reason == "GuestFailed"
+    assert re.search(why, status.message), status.message
+    assert all(c.exit_code == 137 for c in status.containers)
+
+
+@pytest.mark.parametrize(
+    "way", ["flood-events", "flood-output", "tiny-output", "lying-stats", "flood-exec"]
+)
+async def test_who_floods_slows_itself_alone(
+    agent: RealAgent, client: AgentClient, pod: Pod, way: str
+) -> None:
+    async with unharmed(agent, client):
+        await pod.run(hostname=way)
+        await pod.start(TEXT)
+        with pytest.raises((DeadlineExceeded, TimeoutError)):
+            async with asyncio.timeout(LASTS_S):
+                await exec_sync(client, pod.container_id(), ["sleep", "1000"], timeout_s=LASTS_S)
+        status = (await client.list_sandboxes(pod.sandbox_id)).sandboxes[0]
+        assert status.state == pb.SANDBOX_READY
+        async with asyncio.timeout(20):
+            snapshot = await anext(aiter(client.watch_usage()))
+    used = {s.sandbox_id: s for s in snapshot.sandboxes}
+    assert used.keys() == {pod.sandbox_id, Pod(client, agent, NEIGHBOUR).sandbox_id}
+    mine = used[pod.sandbox_id]
+    assert mine.pod_counters.cpu_ns < 4000 * 10**9
+    assert mine.pod_counters.memory_usage_bytes <= 2 * status.shape.memory_bytes
+    assert len({v.name for v in mine.volumes}) == len(mine.volumes) <= 1
+
+
+async def test_an_end_at_an_impossible_time_is_held_to_what_can_be(
+    agent: RealAgent, client: AgentClient, pod: Pod
+) -> None:
+    async with unharmed(agent, client):
+        await pod.run(hostname="times")
+        try:
+            await pod.start(TEXT)
+        except VkError as exc:
+            print(f"the caller was told: {exc}")  # it is said to have ended before its start
+        status = await pod.exited()
+    assert status.created_at_ns <= status.started_at_ns <= status.finished_at_ns
+    assert len(status.termination_message) <= 4096
+
+
+@pytest.mark.parametrize("way", ["silent", "garbage", "frames"])
+async def test_who_does_not_speak_the_protocol_does_not_start(
+    agent: RealAgent, client: AgentClient, pod: Pod, way: str
+) -> None:
+    async with unharmed(agent, client):
+        with pytest.raises(VkError) as told:
+            await pod.run(hostname=way)
+            await pod.start(TEXT)
+        await asyncio.sleep(LASTS_S)  # what it has to say meanwhile must not harm
+    print(f"the caller was told: {told.value}")

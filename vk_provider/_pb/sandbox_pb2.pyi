@@ -450,6 +450,7 @@ class RunSandboxRequest(_message.Message):
     EPHEMERAL_STORAGE_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     SHARE_PROCESS_NAMESPACE_FIELD_NUMBER: _builtins.int
     DOMAINNAME_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     attempt: _builtins.int
     hostname: _builtins.str
@@ -474,6 +475,12 @@ class RunSandboxRequest(_message.Message):
     def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Images that containers will soon want: those that are on the host are mounted with the start,
+        others are passed over.
+        """
+
     def __init__(
         self,
         *,
@@ -491,10 +498,11 @@ class RunSandboxRequest(_message.Message):
         ephemeral_storage_limit_bytes: _builtins.int = ...,
         share_process_namespace: _builtins.bool = ...,
         domainname: _builtins.str = ...,
+        images: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pod", b"pod"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "demand", b"demand", "domainname", b"domainname", "ephemeral_storage_limit_bytes", b"ephemeral_storage_limit_bytes", "hostname", b"hostname", "pod", b"pod", "port_mappings", b"port_mappings", "resolv_conf", b"resolv_conf", "sandbox_id", b"sandbox_id", "share_process_namespace", b"share_process_namespace", "size_override", b"size_override", "sysctls", b"sysctls", "volumes", b"volumes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "demand", b"demand", "domainname", b"domainname", "ephemeral_storage_limit_bytes", b"ephemeral_storage_limit_bytes", "hostname", b"hostname", "images", b"images", "pod", b"pod", "port_mappings", b"port_mappings", "resolv_conf", b"resolv_conf", "sandbox_id", b"sandbox_id", "share_process_namespace", b"share_process_namespace", "size_override", b"size_override", "sysctls", b"sysctls", "volumes", b"volumes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,7 +19,7 @@ from vk_provider.common.errors import VkError
 from vk_provider.common.logging import get_logger
 
 _log = get_logger("agent.adoption")
-_SANDBOX_ID = re.compile(r"[0-9a-f]{32}")
+_MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 async def adopt_all(context: Context) -> None:
@@ -55,18 +55,19 @@ def load(context: Context) -> None:
 
 
 async def remove_orphans(context: Context) -> None:
-    """Remove VMs, networks and files of sandboxes that no record knows."""
-    settings, known = context.settings, context.sandboxes.keys()
-    for sandbox_id in sorted(context.machines.list_leftovers() - known):
-        _log.warning("removing a VM that nobody knows", sandbox=sandbox_id)
-        await _try(context.machines.remove_leftover(sandbox_id), sandbox_id)
-    for sandbox_id in sorted(context.network.list_sandbox_ids() - known):
-        _log.warning("removing a network that nobody knows", sandbox=sandbox_id)
-        await _try(context.network.tear_down(sandbox_id), sandbox_id)
+    """Remove VMs, networks and files that no record knows: of undone work, and VMs kept ready."""
+    settings = context.settings
+    known = {sandbox.record.machine_id for sandbox in context.sandboxes.values()}
+    for machine_id in sorted(context.machines.list_leftovers() - known):
+        _log.info("removing a VM that is no pod's", machine=machine_id)
+        await _try(context.machines.remove_leftover(machine_id), machine_id)
+    for machine_id in sorted(context.network.list_machine_ids() - known):
+        _log.info("removing a network that is no pod's", machine=machine_id)
+        await _try(context.network.tear_down(machine_id), machine_id)
     for parent in (settings.state_dir / "sandboxes", settings.run_dir / "sandboxes"):
         for directory in parent.iterdir() if parent.is_dir() else ():
-            if _SANDBOX_ID.fullmatch(directory.name) and directory.name not in known:
-                _log.warning("removing files that nobody knows", directory=str(directory))
+            if _MACHINE_ID.fullmatch(directory.name) and directory.name not in known:
+                _log.info("removing files that are no pod's", directory=str(directory))
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
@@ -104,8 +105,8 @@ async def _take_up(context: Context, sandbox: Sandbox) -> None:
     _log.info("adopted a VM", sandbox=sandbox.id, containers=len(sandbox.containers))
 
 
-async def _try(work: Awaitable[None], sandbox_id: str) -> None:
+async def _try(work: Awaitable[None], machine_id: str) -> None:
     try:
         await work
     except VkError as exc:
-        _log.error("a leftover could not be removed", sandbox=sandbox_id, why=str(exc))
+        _log.error("a leftover could not be removed", machine=machine_id, why=str(exc))

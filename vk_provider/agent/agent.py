@@ -28,6 +28,7 @@ from vk_provider.agent.sandboxes import remove
 from vk_provider.agent.server import SERVER_OPTIONS, SandboxServer
 from vk_provider.agent.settings import AgentSettings
 from vk_provider.agent.shapes import table_for_host
+from vk_provider.agent.spares import Spares
 from vk_provider.agent.store import Store
 from vk_provider.common.clock import SystemClock
 from vk_provider.common.errors import FailedPrecondition, NotFound
@@ -48,6 +49,8 @@ async def run_agent(settings: AgentSettings, ready: Callable[[], None]) -> None:
             await adopt_all(context)
             metering = Metering(context)
             context.spawn(metering.run(), "metering")
+            if settings.templates and settings.spare_vms:
+                context.spares = Spares(context)
             async with _serving(settings.socket_path, SandboxServer(context, info, metering)):
                 _log.info(
                     "ready",
@@ -58,6 +61,8 @@ async def run_agent(settings: AgentSettings, ready: Callable[[], None]) -> None:
                 )
                 ready()
                 context.spawn(prepare_usual_shapes(context), "templates of the usual shapes")
+                if context.spares is not None:
+                    context.spawn(context.spares.run(), "VMs kept ready")
                 await asyncio.get_running_loop().create_future()
 
 

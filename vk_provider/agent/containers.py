@@ -133,7 +133,7 @@ async def remove_container(context: Context, container_id: str) -> None:
                     sandbox.machine.guest.control.RemoveContainer(request, timeout=CALL_S),
                     f"removing container {container_id}",
                 )
-        remove_process(context.settings.sandbox_run_dir(sandbox.id), container_id)
+        remove_process(context.settings.machine_run_dir(sandbox.record.machine_id), container_id)
         await asyncio.to_thread(remove_container_logs, container.log_path)
         context.store.delete_container(container_id)
         context.containers.pop(container_id, None)
@@ -242,7 +242,9 @@ async def _make(context: Context, container: Container, config: pb.ContainerConf
         ),
     )
     make_container_log(container.log_path)
-    save_process(context.settings.sandbox_run_dir(sandbox.id), container.id, spec.process)
+    save_process(
+        context.settings.machine_run_dir(sandbox.record.machine_id), container.id, spec.process
+    )
     container.process = spec.process
     await ask(
         control.CreateContainer(spec.request, timeout=CALL_S),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vk_provider.agent.events import EventHub
 from vk_provider.agent.images import ImageStore
@@ -17,6 +17,9 @@ from vk_provider.agent.store import Store
 from vk_provider.common.clock import Clock
 from vk_provider.common.errors import Exhausted, NotFound
 from vk_provider.common.logging import get_logger
+
+if TYPE_CHECKING:
+    from vk_provider.agent.spares import Spares
 
 _log = get_logger("agent")
 
@@ -46,6 +49,10 @@ class Context:
         self.sizes = sizes
         self.sandboxes: dict[str, Sandbox] = {}
         self.containers: dict[str, Container] = {}
+        self.spares: Spares | None = None
+        """VMs that are kept ready; None where none are."""
+        self.reserved_uids: set[int] = set()
+        """Users of VMs that are no sandbox's yet."""
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
         self._unwritten_sandboxes: dict[str, Sandbox] = {}
@@ -86,6 +93,7 @@ class Context:
     def free_uid(self) -> int:
         """Return a user that no VM runs as, the one after the newest first."""
         used = {s.record.uid for s in self.sandboxes.values() if s.record.live}
+        used |= self.reserved_uids
         base, count = self.settings.uid_base, self.settings.uid_count
         newest: int = max(used, default=base - 1)
         candidates: list[int] = [*range(newest + 1, base + count), *range(base, newest + 1)]

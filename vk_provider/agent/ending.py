@@ -74,10 +74,10 @@ async def _take_down(context: Context, sandbox: Sandbox) -> None:
     close_usage(context, sandbox)
     if record.phase is not Phase.REMOVING:
         context.sandbox_changed(sandbox)
-    await context.network.tear_down(sandbox.id, record.status.pod, list(record.port_mappings))
+    await context.network.tear_down(record.machine_id)
     for directory in (
-        context.settings.sandbox_run_dir(sandbox.id),
-        context.settings.sandbox_state_dir(sandbox.id),
+        context.settings.machine_run_dir(record.machine_id),
+        context.settings.machine_state_dir(record.machine_id),
     ):
         await asyncio.to_thread(_remove_tree, str(directory))
     if record.phase is Phase.STOPPING:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from vk_provider.agent.hypervisor import Hypervisor, Vm, VmRecord, VmSpec
 from vk_provider.agent.ports import Machine, MachineOrder
 
-_HELLO_S = 10.0
-
 
 class QemuMachines:
     """Implements `ports.Machines`."""
@@ -29,12 +27,7 @@ class QemuMachines:
             allow_template=order.allow_template,
         )
         vm = await self._hypervisor.start(spec, lambda record: on_record(record.to_json()))
-        try:
-            hello = await vm.guest.hello(_HELLO_S)
-        except BaseException:
-            await vm.kill()
-            raise
-        return _machine(vm, hello.kernel_release[:100], hello.guest_version[:100])
+        return _machine(vm)
 
     async def prepare(self, vcpus: int, memory_mib: int) -> bool:
         return await self._hypervisor.prepare(vcpus, memory_mib)
@@ -43,7 +36,7 @@ class QemuMachines:
         if not record:
             return None
         vm = await self._hypervisor.adopt(VmRecord.from_json(record))
-        return None if vm is None else _machine(vm, "", "")
+        return None if vm is None else _machine(vm)
 
     async def destroy(self, record: str) -> None:
         known = VmRecord.from_json(record)
@@ -59,12 +52,13 @@ class QemuMachines:
         await self._hypervisor.remove_cgroup(sandbox_id)
 
 
-def _machine(vm: Vm, guest_kernel: str, guest_version: str) -> Machine:
+def _machine(vm: Vm) -> Machine:
+    hello = vm.hello
     return Machine(
         vm=vm,
         guest=vm.guest,
         start_mode=vm.record.start_mode,
         start_reason=vm.record.start_reason,
-        guest_kernel=guest_kernel,
-        guest_version=guest_version,
+        guest_kernel=hello.kernel_release[:100] if hello else "",
+        guest_version=hello.guest_version[:100] if hello else "",
     )

@@ -51,6 +51,8 @@ class Metering:
             try:
                 self._context.write_notes()
                 self._sample()
+                if self._context.spares is not None:
+                    self._context.spares.look()
                 if due >= next_retention:
                     next_retention = due + _RETENTION_CHECK_S
                     self._forget_old()
@@ -95,7 +97,7 @@ class Metering:
             pod=sandbox.record.status.pod,
             time_ns=sandbox.stats_at_ns or now_ns,
             started_at_ns=sandbox.record.started_at_ns,
-            vm_cpu_ns=vm.cpu_ns,
+            vm_cpu_ns=max(0, vm.cpu_ns - sandbox.record.vm_cpu_before_ns),
             vm_memory_bytes=vm.private_memory_bytes,
         )
         stats = sandbox.stats

@@ -59,11 +59,18 @@ class SandboxRecord:
     uid: int = 0
     vm: str = ""
     disks: list[Disk] = field(default_factory=list)
-    port_mappings: list[pb.PortMapping] = field(default_factory=list)
+    machine_id: str = ""
+    """Names the VM and what it has on the host (control group, namespace, folders): the sandbox's
+    own id, or that of a VM that was started before the pod came."""
     started_at_ns: int = 0
     """When the VM started; 0 before it did."""
+    vm_cpu_before_ns: int = 0
+    """What the VM had used before it became this sandbox's."""
     hostname: str = ""
     share_process_namespace: bool = False
+
+    def __post_init__(self) -> None:
+        self.machine_id = self.machine_id or self.id
 
     @property
     def id(self) -> str:

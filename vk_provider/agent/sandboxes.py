@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import nullcontext
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
@@ -149,7 +150,6 @@ def _record(context: Context, request: pb.RunSandboxRequest) -> Sandbox:
         hostname=request.hostname,
         share_process_namespace=request.share_process_namespace,
         uid=context.free_uid(),
-        port_mappings=list(request.port_mappings),
     )
     sandbox = Sandbox(record)
     context.save(sandbox)
@@ -160,8 +160,10 @@ def _record(context: Context, request: pb.RunSandboxRequest) -> Sandbox:
 async def _start(context: Context, sandbox: Sandbox, request: pb.RunSandboxRequest) -> None:
     """Start, and leave nothing behind where that fails. A cancelled start is ended by who did."""
     phases = Phases()
+    spares = context.spares
     try:
-        await start_machine(context, sandbox, request, phases)
+        with spares.start_under_way() if spares is not None else nullcontext():
+            await start_machine(context, sandbox, request, phases)
         sandbox.record.status.phases.extend(phases.done)
         sandbox.record.enter(Phase.READY)
         context.save(sandbox)

@@ -38,6 +38,8 @@ class AgentSettings:
     """The first of the users that QEMU processes run as; one a VM, `uid_count` of them."""
     uid_count: int = 10_000
     templates: bool = True
+    spare_vms: int = 1
+    """How many VMs are kept ready of the shape that was wanted last; none without templates."""
     usage_retention_s: int = 30 * 24 * 3600
     """How long the usage record of a removed sandbox is kept."""
 
@@ -53,8 +55,8 @@ class AgentSettings:
     def images_dir(self) -> Path:
         return self.state_dir / "images"
 
-    def sandbox_state_dir(self, sandbox_id: str) -> Path:
-        return self.state_dir / "sandboxes" / sandbox_id
+    def machine_state_dir(self, machine_id: str) -> Path:
+        return self.state_dir / "sandboxes" / machine_id
 
-    def sandbox_run_dir(self, sandbox_id: str) -> Path:
-        return self.run_dir / "sandboxes" / sandbox_id
+    def machine_run_dir(self, machine_id: str) -> Path:
+        return self.run_dir / "sandboxes" / machine_id

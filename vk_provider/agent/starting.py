@@ -1,4 +1,4 @@
-"""How a sandbox starts: network and scratch disk, the VM, its identity, its volumes."""
+"""How a sandbox starts: a VM, its place in the network, its identity, its volumes and images."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from collections.abc import Sequence
 
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.agent.booting import Seed, boot
 from vk_provider.agent.context import Context
-from vk_provider.agent.disks import SCRATCH_LUN, mount_image
+from vk_provider.agent.disks import mount_image
 from vk_provider.agent.guest_calls import CALL_S, ask
 from vk_provider.agent.network import Attachment
 from vk_provider.agent.phases import Phases
-from vk_provider.agent.ports import Machine, MachineOrder
+from vk_provider.agent.ports import Machine
 from vk_provider.agent.sandbox import Sandbox
-from vk_provider.agent.scratch import make_scratch_disk
+from vk_provider.agent.spares import Spare
 from vk_provider.agent.together import together
 from vk_provider.agent.usage_records import usage_record
 from vk_provider.agent.volumes import image_refs, put_volume_request
 
-MIB = 1024 * 1024
 _ENTROPY_BYTES = 256
-# QEMU's own work beside the vCPUs': emulated devices, the monitor, the translator.
-_CPU_MARGIN_MILLI = 750
 
 
 async def start_machine(
@@ -32,60 +30,74 @@ async def start_machine(
 
     Leaves what it made to the caller, who takes the sandbox down when this fails.
     """
-    record, settings = sandbox.record, context.settings
-    run_dir = settings.sandbox_run_dir(sandbox.id)
-    scratch = settings.sandbox_state_dir(sandbox.id) / "scratch.img"
-    run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    size = request.ephemeral_storage_limit_bytes or settings.scratch_bytes
-
-    async def disk() -> None:
-        with phases.step("scratch"):
-            await make_scratch_disk(scratch, size)
-
-    async def machine() -> tuple[Machine, Attachment]:
-        with phases.step("network"):
-            attachment = await context.network.set_up(
-                sandbox.id, request.pod, list(request.port_mappings)
-            )
-        record.status.ips[:] = attachment.ips
-        try:
-            with phases.step("vm"):
-                started = await context.machines.start(
-                    _order(context, sandbox, attachment),
-                    lambda found: _started(context, sandbox, found),
-                )
-        finally:
-            os.close(attachment.tap_fd)
-        sandbox.machine = started
-        return started, attachment
-
-    async with together() as group:
-        group.create_task(disk(), name=f"scratch disk of {sandbox.id}")
-        running = group.create_task(machine(), name=f"VM of {sandbox.id}")
-    started, attachment = running.result()
-    phases.take(started.vm.phases)
-    status = record.status
+    size = request.ephemeral_storage_limit_bytes or context.settings.scratch_bytes
+    shape = sandbox.record.status.shape
+    spare = context.spares.take(shape, size) if context.spares is not None else None
+    if spare is not None:
+        _adopt(context, sandbox, spare)
+        attachment = await _attach(context, sandbox, request, phases)
+    else:
+        seed = Seed(sandbox.record.machine_id, sandbox.record.uid, shape, size)
+        attachment = await _boot_and_attach(context, sandbox, request, seed, phases)
+    started, status = sandbox.running_machine(), sandbox.record.status
+    status.ips[:] = attachment.ips
     status.start_mode, status.start_reason = started.start_mode, started.start_reason
     status.guest_kernel, status.guest_version = started.guest_kernel, started.guest_version
-    with phases.step("configure"):
-        await _configure(context, sandbox, request, attachment.interface, scratch_path=str(scratch))
-    with phases.step("volumes"):
-        await _make_volumes(context, sandbox, list(request.volumes))
+    async with together() as group:
+        for image in request.images:
+            group.create_task(
+                _mount_early(context, sandbox, image), name=f"image {image} into {sandbox.id}"
+            )
+        with phases.step("configure"):
+            await _configure(context, sandbox, request, attachment.interface)
+        with phases.step("volumes"):
+            await _make_volumes(context, sandbox, list(request.volumes))
 
 
-def _order(context: Context, sandbox: Sandbox, attachment: Attachment) -> MachineOrder:
-    shape = sandbox.record.status.shape
-    return MachineOrder(
-        sandbox_id=sandbox.id,
-        vcpus=shape.vcpus,
-        memory_mib=shape.memory_bytes // MIB,
-        cpu_milli=shape.cpu_milli + _CPU_MARGIN_MILLI,
-        uid=sandbox.record.uid,
-        netns=attachment.netns,
-        tap_fd=attachment.tap_fd,
-        run_dir=context.settings.sandbox_run_dir(sandbox.id),
-        allow_template=context.settings.templates,
-    )
+def _adopt(context: Context, sandbox: Sandbox, spare: Spare) -> None:
+    """Make a VM that was kept ready the sandbox's; from here on it ends with the sandbox."""
+    sandbox.machine = spare.machine
+    sandbox.record.machine_id, sandbox.record.uid = spare.seed.machine_id, spare.seed.uid
+    sandbox.record.vm_cpu_before_ns = spare.machine.vm.usage().cpu_ns
+    _started(context, sandbox, spare.found)
+
+
+async def _boot_and_attach(
+    context: Context,
+    sandbox: Sandbox,
+    request: pb.RunSandboxRequest,
+    seed: Seed,
+    phases: Phases,
+) -> Attachment:
+    """Start a VM; the network's plugins take their time beside that."""
+
+    def on_machine(machine: Machine) -> None:
+        sandbox.machine = machine
+
+    with phases.step("tap"):
+        tap = await context.network.open_tap(seed.machine_id)
+    async with together() as group:
+        attaching = group.create_task(
+            _attach(context, sandbox, request, phases), name=f"network of {sandbox.id}"
+        )
+        await boot(
+            context,
+            seed,
+            tap,
+            phases,
+            lambda found: _started(context, sandbox, found),
+            on_machine,
+        )
+    return attaching.result()
+
+
+async def _attach(
+    context: Context, sandbox: Sandbox, request: pb.RunSandboxRequest, phases: Phases
+) -> Attachment:
+    with phases.step("network"):
+        return await context.network.attach(
+            sandbox.record.machine_id, request.pod, list(request.port_mappings)
+        )
 
 
 def _started(context: Context, sandbox: Sandbox, found: str) -> None:
@@ -102,12 +114,7 @@ async def _configure(
     sandbox: Sandbox,
     request: pb.RunSandboxRequest,
     interface: guest_pb2.NetworkInterface,
-    *,
-    scratch_path: str,
 ) -> None:
-    machine = sandbox.running_machine()
-    attach = machine.vm.attach_disk
-    control = machine.guest.control
     configure = guest_pb2.ConfigureRequest(
         sandbox_id=sandbox.id,
         hostname=request.hostname,
@@ -119,20 +126,14 @@ async def _configure(
         sysctls=dict(request.sysctls),
         share_process_namespace=request.share_process_namespace,
     )
+    control = sandbox.guest().control
+    await ask(control.Configure(configure, timeout=CALL_S), f"configuring sandbox {sandbox.id}")
 
-    async def scratch() -> None:
-        await attach(SCRATCH_LUN, context.settings.sandbox_state_dir(sandbox.id) / "scratch.img",
-                     read_only=False)  # fmt: skip
-        await ask(
-            control.MountDisk(
-                guest_pb2.MountDiskRequest(lun=SCRATCH_LUN, scratch=True), timeout=CALL_S
-            ),
-            f"mounting the scratch disk {scratch_path}",
-        )
 
-    async with together() as group:
-        group.create_task(scratch(), name=f"scratch disk into {sandbox.id}")
-        await ask(control.Configure(configure, timeout=CALL_S), f"configuring sandbox {sandbox.id}")
+async def _mount_early(context: Context, sandbox: Sandbox, image: str) -> None:
+    """Mount an image that a container will soon want; one that is not here yet is no error."""
+    if context.images.resolve(image) is not None:
+        await mount_image(context, sandbox, image)
 
 
 async def _make_volumes(context: Context, sandbox: Sandbox, volumes: Sequence[pb.Volume]) -> None:

@@ -70,7 +70,8 @@ class Store:
             "hostname": record.hostname,
             "share_process_namespace": record.share_process_namespace,
             "disks": [[d.lun, d.image_ref, d.key] for d in record.disks],
-            "port_mappings": [m.SerializeToString().hex() for m in record.port_mappings],
+            "machine_id": record.machine_id,
+            "vm_cpu_before_ns": record.vm_cpu_before_ns,
         }
         self._write(
             "INSERT OR REPLACE INTO sandboxes VALUES (?, ?, ?)",
@@ -229,9 +230,9 @@ def _sandbox(status: bytes, more: str) -> SandboxRecord:
         hostname=fields["hostname"],
         share_process_namespace=fields["share_process_namespace"],
         disks=[Disk(*disk) for disk in fields["disks"]],
-        port_mappings=[
-            pb.PortMapping.FromString(bytes.fromhex(m)) for m in fields["port_mappings"]
-        ],
+        # Records of older agents have none of these.
+        machine_id=fields.get("machine_id", ""),
+        vm_cpu_before_ns=fields.get("vm_cpu_before_ns", 0),
     )
 
 

@@ -44,7 +44,7 @@ async def exec_stream(context: Context, caller: CallerStream) -> None:
         raise Invalid("there is no command to execute")
     process = container.process
     if process is None:
-        run_dir = context.settings.sandbox_run_dir(container.sandbox.id)
+        run_dir = context.settings.machine_run_dir(container.sandbox.record.machine_id)
         process = container.process = load_process(run_dir, container.id)
     process = exec_process(process, start.command, tty=start.tty)
     begin = guest_pb2.ExecInput(

@@ -122,6 +122,13 @@ _RUN = Path("/run/vk-provider/agent")
     help="Start microVMs from a saved one where that is possible: a second or two faster.",
 )
 @option(
+    "--spare-vms",
+    type=click.IntRange(0, 64),
+    default=1,
+    help="How many microVMs are kept ready for pods to come, of the size that was wanted last. "
+    "Each saves the next pod some 0.2 s and costs some 40 MiB of the host's memory.",
+)
+@option(
     "--remove-all",
     is_flag=True,
     default=False,
@@ -160,6 +167,7 @@ def agent(log_level: str, **options: Any) -> None:
         memory_overcommit=options["memory_overcommit"],
         uid_base=options["vm_uid_base"],
         templates=options["templates"],
+        spare_vms=options["spare_vms"],
     )
     if options["remove_all"]:
         run_until_signal(remove_everything(settings))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.common.errors import Invalid
 from vk_provider.pods.amounts import bounded
 from vk_provider.pods.demand import container_demand
 from vk_provider.pods.dns import pod_dns
 from vk_provider.pods.hostname import pod_hostname
+from vk_provider.pods.image_names import parse_image_name
 from vk_provider.pods.podspec import (
     Container,
     Pod,
+    all_containers,
     app_containers,
     init_containers,
     is_sidecar,
@@ -62,7 +66,19 @@ def make_run_sandbox_request(
             pod_limits(pod).get("ephemeral-storage", Fraction(0))
         ),
         share_process_namespace=bool(pod["spec"].get("shareProcessNamespace")),
+        images=_images_to_expect(pod),
     )
+
+
+def _images_to_expect(pod: Pod) -> list[str]:
+    """Return the images that containers may be made from without a pull, each once."""
+    found: dict[str, None] = {}
+    for container in all_containers(pod):
+        if container.get("imagePullPolicy") == "Always":
+            continue
+        with suppress(Invalid):  # told where the container is started
+            found[parse_image_name(str(container.get("image") or "")).full] = None
+    return list(found)
 
 
 def port_mappings(pod: Pod) -> list[pb.PortMapping]:

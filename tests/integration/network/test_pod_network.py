@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.attached import Attached, set_up
 from vk_provider._pb.sandbox_pb2 import PodMetadata, PortMapping
-from vk_provider.agent.network import Attachment, NetworkSettings, PodNetwork
+from vk_provider.agent.network import NetworkSettings, PodNetwork
 from vk_provider.common.errors import Exhausted, FailedPrecondition, Unavailable
 
 pytestmark = pytest.mark.vm
@@ -36,7 +37,7 @@ async def network(tmp_path: Path) -> AsyncIterator[PodNetwork]:
     network = PodNetwork(settings)
     await network.open()
     yield network
-    for found in network.list_sandbox_ids():
+    for found in network.list_machine_ids():
         await network.tear_down(found)
     await network.remove_host_setup()
     assert not Path(f"/sys/class/net/{BRIDGE}").exists()
@@ -51,14 +52,14 @@ async def rules() -> str:
     return (await process.communicate())[0].decode()
 
 
-def mac_bytes(attachment: Attachment) -> bytes:
+def mac_bytes(attachment: Attached) -> bytes:
     return bytes.fromhex(attachment.interface.mac.replace(":", ""))
 
 
 class Guest:
     """Speaks ARP and echoes UDP on a tap, as a guest with the attachment's addresses."""
 
-    def __init__(self, attachment: Attachment) -> None:
+    def __init__(self, attachment: Attached) -> None:
         self.fd = attachment.tap_fd
         self.mac = mac_bytes(attachment)
         self.ip = socket.inet_aton(attachment.ips[0])
@@ -122,14 +123,14 @@ async def test_not_ready_until_the_node_has_a_pod_cidr(network: PodNetwork) -> N
     assert not ready
     assert "pod CIDR" in words
     with pytest.raises(Unavailable, match="pod CIDR"):
-        await network.set_up(sandbox(1), POD, [])
+        await set_up(network, sandbox(1), POD, [])
     await network.set_pod_cidrs(["10.77.0.0/24"])
     assert network.ready() == (True, "built-in network on 10.77.0.0/24")
 
 
 async def test_the_guest_stands_where_the_interface_stood(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/24"])
-    attachment = await network.set_up(sandbox(1), POD, [])
+    attachment = await set_up(network, sandbox(1), POD, [])
     interface = attachment.interface
     assert (interface.name, interface.mtu) == ("eth0", 1500)
     assert [address.cidr for address in interface.addresses] == [f"{attachment.ips[0]}/24"]
@@ -145,13 +146,13 @@ async def test_the_guest_stands_where_the_interface_stood(network: PodNetwork) -
         assert (await guest.next(0x0800))[42:] == b"hello"
     guest.close()
     await network.tear_down(sandbox(1))
-    assert network.list_sandbox_ids() == set()
+    assert network.list_machine_ids() == set()
     await network.tear_down(sandbox(1))
 
 
 async def test_a_guest_that_sends_as_somebody_else_is_not_heard(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/24"])
-    guest = Guest(await network.set_up(sandbox(1), POD, []))
+    guest = Guest(await set_up(network, sandbox(1), POD, []))
     guest.ask("10.77.0.1", sender="10.77.0.99")
     guest.ask("10.77.0.1", mac=b"\x02" * 6)
     guest.ask("10.77.0.1")
@@ -174,9 +175,9 @@ async def test_a_guest_that_sends_as_somebody_else_is_not_heard(network: PodNetw
 async def test_host_ports_lead_to_the_pod_until_it_goes(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/24"])
     mapping = PortMapping(host_port=5353, container_port=53, protocol="UDP")
-    guest = Guest(await network.set_up(sandbox(1), POD, [mapping]))
+    guest = Guest(await set_up(network, sandbox(1), POD, [mapping]))
     with pytest.raises(FailedPrecondition, match="nft"):
-        await network.set_up(sandbox(2), POD, [mapping])
+        await set_up(network, sandbox(2), POD, [mapping])
     await network.tear_down(sandbox(2))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"ping", ("127.0.0.1", 5353))
@@ -191,7 +192,7 @@ async def test_host_ports_lead_to_the_pod_until_it_goes(network: PodNetwork) -> 
 
 async def test_an_attachment_outlives_the_agent(tmp_path: Path, network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/24"])
-    first = await network.set_up(sandbox(1), POD, [])
+    first = await set_up(network, sandbox(1), POD, [])
     with pytest.raises(FailedPrecondition, match="still runs"):
         await network.open_tap(sandbox(1))
     os.close(first.tap_fd)
@@ -199,8 +200,8 @@ async def test_an_attachment_outlives_the_agent(tmp_path: Path, network: PodNetw
     again = PodNetwork(settings)
     await again.open()
     assert again.ready()[0]
-    assert again.list_sandbox_ids() == {sandbox(1)}
-    second = await again.set_up(sandbox(1), POD, [])
+    assert again.list_machine_ids() == {sandbox(1)}
+    second = await set_up(again, sandbox(1), POD, [])
     os.close(second.tap_fd)
     assert (second.interface, second.ips) == (first.interface, first.ips)
     await again.tear_down(sandbox(1))
@@ -209,25 +210,25 @@ async def test_an_attachment_outlives_the_agent(tmp_path: Path, network: PodNetw
 async def test_a_host_that_was_restarted_gives_addresses_back(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/30"])
     mapping = PortMapping(host_port=80, container_port=80)
-    first = await network.set_up(sandbox(1), POD, [mapping])
+    first = await set_up(network, sandbox(1), POD, [mapping])
     os.close(first.tap_fd)
     # All that the kernel held is gone; the records and the plugins' files are not.
     delete = await asyncio.create_subprocess_exec("ip", "netns", "delete", first.netns)
     assert await delete.wait() == 0
     await network.remove_host_setup()
-    assert network.list_sandbox_ids() == {sandbox(1)}
+    assert network.list_machine_ids() == {sandbox(1)}
     await network.tear_down(sandbox(1))
-    assert network.list_sandbox_ids() == set()
+    assert network.list_machine_ids() == set()
     await network.set_pod_cidrs(["10.77.0.0/29"])
     await network.set_pod_cidrs(["10.77.0.0/30"])
-    second = await network.set_up(sandbox(2), POD, [mapping])
+    second = await set_up(network, sandbox(2), POD, [mapping])
     os.close(second.tap_fd)
     assert second.ips == first.ips
 
 
 async def test_twenty_at_once(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/24"])
-    found = await asyncio.gather(*(network.set_up(sandbox(n), POD, []) for n in range(20)))
+    found = await asyncio.gather(*(set_up(network, sandbox(n), POD, []) for n in range(20)))
     assert len({attachment.ips[0] for attachment in found}) == 20
     assert len({attachment.interface.mac for attachment in found}) == 20
     for attachment in found:
@@ -237,26 +238,26 @@ async def test_twenty_at_once(network: PodNetwork) -> None:
 
 async def test_addresses_run_out_with_a_reason_and_come_back(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/30"])
-    os.close((await network.set_up(sandbox(1), POD, [])).tap_fd)
+    os.close((await set_up(network, sandbox(1), POD, [])).tap_fd)
     with pytest.raises(Exhausted, match="no IP addresses available"):
-        await network.set_up(sandbox(2), POD, [])
+        await set_up(network, sandbox(2), POD, [])
     await network.tear_down(sandbox(2))
     await network.tear_down(sandbox(1))
-    os.close((await network.set_up(sandbox(2), POD, [])).tap_fd)
+    os.close((await set_up(network, sandbox(2), POD, [])).tap_fd)
 
 
 async def test_a_cancelled_set_up_is_undone_by_tear_down(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/30"])
     for turns in range(0, 60, 6):
-        task = asyncio.create_task(network.set_up(sandbox(1), POD, []), name="set_up")
+        task = asyncio.create_task(set_up(network, sandbox(1), POD, []), name="set_up")
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
         outcome = (await asyncio.gather(task, return_exceptions=True))[0]
-        if isinstance(outcome, Attachment):
+        if isinstance(outcome, Attached):
             os.close(outcome.tap_fd)
         await network.tear_down(sandbox(1))
-    os.close((await network.set_up(sandbox(1), POD, [])).tap_fd)
+    os.close((await set_up(network, sandbox(1), POD, [])).tap_fd)
 
 
 async def test_the_hosts_own_configuration_is_used_where_there_is_one(
@@ -282,7 +283,7 @@ async def test_the_hosts_own_configuration_is_used_where_there_is_one(
     }
     (directory / "10-ptp.conflist").write_text(json.dumps(config))
     assert "point-to-point" in network.ready()[1]
-    attachment = await network.set_up(sandbox(1), POD, [])
+    attachment = await set_up(network, sandbox(1), POD, [])
     os.close(attachment.tap_fd)
     assert attachment.interface.mtu == 1350
     # ptp routes the whole subnet over the gateway, which is reached directly.

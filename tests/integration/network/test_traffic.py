@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.attached import set_up
 from vk_provider._pb.sandbox_pb2 import PodMetadata, PortMapping
 from vk_provider.agent.network import NetworkSettings, PodNetwork
 
@@ -89,8 +90,8 @@ async def test_pods_keep_their_address_wherever_it_is_known(tmp_path: Path) -> N
     ids = ["a" * 32, "b" * 32]
     mapping = PortMapping(host_port=8088, container_port=80)
     try:
-        client = await network.set_up(ids[0], PodMetadata(name="client"), [])
-        backend = await network.set_up(ids[1], PodMetadata(name="backend"), [mapping])
+        client = await set_up(network, ids[0], PodMetadata(name="client"), [])
+        backend = await set_up(network, ids[1], PodMetadata(name="backend"), [mapping])
         for attachment in (client, backend):
             os.close(attachment.tap_fd)
             await run("tc", "-n", attachment.netns, "qdisc", "del", "dev", "eth0", "ingress")

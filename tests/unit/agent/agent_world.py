@@ -17,7 +17,7 @@ from vk_provider.agent.context import Context
 from vk_provider.agent.events import EventHub
 from vk_provider.agent.guest import GuestConnection
 from vk_provider.agent.images import FsUsage, ImageConfig, StoredImage
-from vk_provider.agent.network import Attachment
+from vk_provider.agent.network import Attachment, Tap
 from vk_provider.agent.ports import Machine, MachineOrder
 from vk_provider.agent.settings import AgentSettings
 from vk_provider.agent.shapes import default_table
@@ -48,6 +48,10 @@ class FakeVm:
         self.disks: dict[int, Path] = {}
         self.phases: list[tuple[str, int, int]] = []
         self.ended: asyncio.Future[FakeExit] = asyncio.get_running_loop().create_future()
+
+    @property
+    def gone(self) -> bool:
+        return self.ended.done()
 
     async def attach_disk(self, lun: int, file: Path, *, read_only: bool) -> None:
         self.disks[lun] = file
@@ -113,18 +117,19 @@ class FakeNetwork:
     attached: set[str] = field(default_factory=set)
     error: Exception | None = None
 
-    async def set_up(self, sandbox_id: str, pod: pb.PodMetadata, ports: Any) -> Attachment:
+    async def open_tap(self, sandbox_id: str) -> Tap:
         self.attached.add(sandbox_id)
-        tap = os.open("/dev/null", os.O_RDWR)
-        interface = guest_pb2.NetworkInterface(name="eth0")
-        return Attachment(f"vk-{sandbox_id}", tap, interface, ["10.0.0.2"])
+        return Tap(f"vk-{sandbox_id}", os.open("/dev/null", os.O_RDWR))
 
-    async def tear_down(self, sandbox_id: str, pod: Any = None, ports: Any = ()) -> None:
+    async def attach(self, sandbox_id: str, pod: pb.PodMetadata, ports: Any) -> Attachment:
+        return Attachment(guest_pb2.NetworkInterface(name="eth0"), ["10.0.0.2"])
+
+    async def tear_down(self, sandbox_id: str) -> None:
         if self.error is not None:
             raise self.error
         self.attached.discard(sandbox_id)
 
-    def list_sandbox_ids(self) -> set[str]:
+    def list_machine_ids(self) -> set[str]:
         return set(self.attached)
 
     def ready(self) -> tuple[bool, str]:

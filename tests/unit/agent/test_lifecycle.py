@@ -180,8 +180,8 @@ async def test_removal_takes_every_trace(world: World) -> None:
         assert len(context.store.usage()) == 1
         with pytest.raises(NotFound):
             await stop_sandbox(context, SANDBOX)
-    assert not world.settings.sandbox_state_dir(SANDBOX).exists()
-    assert not world.settings.sandbox_run_dir(SANDBOX).exists()
+    assert not world.settings.machine_state_dir(SANDBOX).exists()
+    assert not world.settings.machine_run_dir(SANDBOX).exists()
 
 
 async def test_a_network_that_refuses_is_tried_again_by_the_next_call(world: World) -> None:

@@ -23,7 +23,7 @@ def sandbox(sandbox_id: str = "a" * 32) -> SandboxRecord:
         uid=2_000_000,
         vm='{"pid": 7}',
         disks=[Disk(1, "sha256:x", "x")],
-        port_mappings=[pb.PortMapping(host_port=80, container_port=8080, protocol="TCP")],
+        machine_id="f" * 32,
     )
 
 

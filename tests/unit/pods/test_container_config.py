@@ -249,6 +249,7 @@ def test_the_sandbox_is_told_the_whole_pod() -> None:
         annotations={"a": "b"},
         ephemeral_storage_limit_bytes=1 << 30,
         share_process_namespace=True,
+        images=["busybox:1"],
     )
 
 

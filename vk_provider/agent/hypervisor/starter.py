@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from vk_provider._pb import guest_pb2 as pb
 from vk_provider.agent.guest import GuestConnection
 from vk_provider.agent.hypervisor.boot import Host, Request, launch
 from vk_provider.agent.hypervisor.command_line import Accelerator
@@ -74,11 +75,11 @@ class Starter:
                 with self._phase("vm_restore"):
                     await restore_state(machine, state_fd, deadline_s)
                 with self._phase("vm_answer"):
-                    await self._run(machine, guest, deadline_s)
+                    hello = await self._run(machine, guest, deadline_s)
             except BaseException:
                 await _undo(machine, guest)
                 raise
-        return Vm(record, machine, self.phases, guest)
+        return Vm(record, machine, self.phases, guest, hello)
 
     async def _cold_once(self, reason: str) -> Vm:
         machine, record = self._launch("cold", reason, None)
@@ -87,18 +88,20 @@ class Starter:
             with self._phase("vm_monitor"):
                 await machine.connect(_MONITOR_S)
             with self._phase("vm_boot"):
-                await self._run(machine, guest, self.settings.cold_deadline_s)
+                hello = await self._run(machine, guest, self.settings.cold_deadline_s)
         except BaseException:
             await _undo(machine, guest)
             raise
-        return Vm(record, machine, self.phases, guest)
+        return Vm(record, machine, self.phases, guest, hello)
 
-    async def _run(self, machine: Machine, guest: GuestConnection, deadline_s: float) -> None:
+    async def _run(
+        self, machine: Machine, guest: GuestConnection, deadline_s: float
+    ) -> pb.HelloResponse:
         """Let the guest run and wait for its agent; a failure quotes the guest's console."""
         await machine.qmp.execute("cont")
         guest.connect()
         try:
-            await machine.unless_ended(guest.hello(deadline_s))
+            hello = await machine.unless_ended(guest.hello(deadline_s))
         except DeadlineExceeded as exc:
             tail = (await machine.console()).strip()[-1000:]
             said = f"; its console ended with: {tail}" if tail else "; its console said nothing"
@@ -107,6 +110,7 @@ class Starter:
             end = await machine.wait()
             raise Unavailable(f"the VM ended before it answered: {end.message or exc}") from exc
         machine.cgroup.limit_cpu(self.spec.cpu_milli)
+        return hello
 
     def _launch(self, mode: str, reason: str, memory_fd: int | None) -> tuple[Machine, VmRecord]:
         records: list[VmRecord] = []

@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+from vk_provider._pb import guest_pb2 as pb
 from vk_provider.agent.guest import GuestConnection
 from vk_provider.agent.hypervisor.boot import BULK_SOCKET, CONTROL_SOCKET
 from vk_provider.agent.hypervisor.devices import block_node, disk_name, scsi_disk
@@ -24,6 +25,7 @@ class Vm:
 
     control, bulk: the addresses of the guest agent's ports. guest: the one connection to them,
     which belongs to the Vm and is closed with it. phases: (name, start_ns, end_ns) of its start.
+    hello: what the guest agent answered then; None where the VM was adopted.
     """
 
     def __init__(
@@ -32,17 +34,26 @@ class Vm:
         machine: Machine,
         phases: list[tuple[str, int, int]],
         guest: GuestConnection | None = None,
+        hello: pb.HelloResponse | None = None,
     ) -> None:
         self.record = record
         self.phases = phases
         self.control, self.bulk = guest_addresses(machine.run_dir)
         self.guest = guest or GuestConnection(self.control, self.bulk)
+        self.hello = hello
         self._machine = machine
+        # What a VM that was adopted has, QEMU must be asked.
+        self._luns: set[int] | None = None if hello is None else set()
 
     @property
     def held(self) -> bool:
         """Whether it stands still until the host's disk has room for what it writes."""
         return self._machine.held
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended."""
+        return self._machine.gone
 
     async def attach_disk(self, lun: int, file: Path, *, read_only: bool) -> None:
         """Give the VM that file as the disk with that LUN; the guest sees it at once.
@@ -55,22 +66,37 @@ class Vm:
                 f"LUN {lun} is out of range: a VM takes disks 0 to {_MAX_LUN}; remove containers "
                 "whose images are not needed any more"
             )
-        name, qmp = disk_name(lun), self._machine.qmp
+        known, self._luns = self._luns, None  # not known any more, where this fails half-way
+        if known is None:
+            await self._attach_unless_there(lun, file, read_only=read_only)
+            return
+        if lun not in known:
+            await self._open(lun, file, read_only=read_only)
+            await self._machine.qmp.execute_with("device_add", scsi_disk(lun))
+        self._luns = known | {lun}
+
+    async def _attach_unless_there(self, lun: int, file: Path, *, read_only: bool) -> None:
+        name = disk_name(lun)
         if name in await self._devices():
             return
         if name not in await self._nodes():
-            flags = os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR)
-            try:
-                fd = os.open(file, flags)
-            except OSError as exc:
-                raise NotFound(f"disk {lun} of VM {self.record.sandbox_id}: {exc}") from exc
-            try:
-                await qmp.execute_with("add-fd", {"fdset-id": _FDSET_BASE + lun}, [fd])
-            finally:
-                os.close(fd)
-            node = block_node(lun, _FDSET_BASE + lun, read_only=read_only)
-            await qmp.execute_with("blockdev-add", node)
-        await qmp.execute_with("device_add", scsi_disk(lun))
+            await self._open(lun, file, read_only=read_only)
+        await self._machine.qmp.execute_with("device_add", scsi_disk(lun))
+
+    async def _open(self, lun: int, file: Path, *, read_only: bool) -> None:
+        """Hand a disk's file to QEMU as a block node."""
+        flags = os.O_CLOEXEC | (os.O_RDONLY if read_only else os.O_RDWR)
+        try:
+            fd = os.open(file, flags)
+        except OSError as exc:
+            raise NotFound(f"disk {lun} of VM {self.record.sandbox_id}: {exc}") from exc
+        qmp = self._machine.qmp
+        try:
+            await qmp.execute_with("add-fd", {"fdset-id": _FDSET_BASE + lun}, [fd])
+        finally:
+            os.close(fd)
+        node = block_node(lun, _FDSET_BASE + lun, read_only=read_only)
+        await qmp.execute_with("blockdev-add", node)
 
     async def detach_disk(self, lun: int) -> None:
         """Take the disk with that LUN away; nothing happens where there is none.
@@ -78,6 +104,7 @@ class Vm:
         The guest must have unmounted it. Raises DeadlineExceeded when QEMU does not let go.
         """
         name, qmp = disk_name(lun), self._machine.qmp
+        self._luns = None
         if name in await self._devices():
             deleted = self._machine.expect("DEVICE_DELETED", device=name)
             try:

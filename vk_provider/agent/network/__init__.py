@@ -8,8 +8,8 @@ routes between nodes are the host's.
 
 from __future__ import annotations
 
-from vk_provider.agent.network.attachment import Attachment
+from vk_provider.agent.network.attachment import Attachment, Tap
 from vk_provider.agent.network.pod_network import PodNetwork
 from vk_provider.agent.network.settings import NetworkSettings
 
-__all__ = ["Attachment", "NetworkSettings", "PodNetwork"]
+__all__ = ["Attachment", "NetworkSettings", "PodNetwork", "Tap"]

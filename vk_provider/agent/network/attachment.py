@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,20 @@ _NETNS_PREFIX = "vk-"
 
 
 @dataclass(frozen=True)
-class Attachment:
-    """netns: the namespace's name under /run/netns.
+class Tap:
+    """netns: the namespace's name under /run/netns. fd: QEMU's end, owned by the receiver."""
 
-    tap_fd: QEMU's end, owned by the receiver. interface: what the guest sets up.
+    netns: str
+    fd: int
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """interface: what the guest sets up.
+
     ips: the pod's addresses without prefix length, the preferred one first.
     """
 
-    netns: str
-    tap_fd: int
     interface: NetworkInterface
     ips: list[str]
 
@@ -66,11 +71,14 @@ class Interface:
 
 @dataclass(frozen=True)
 class Record:
-    """Written before ADD (`interface` None), again after it; removed after DEL."""
+    """Written before the namespace is made, before ADD and after it; removed after DEL.
 
-    conflist: Conflist
-    runtime: dict[str, Any]
-    args: str
+    conflist: None before a configuration was chosen. interface: None before ADD is done.
+    """
+
+    conflist: Conflist | None = None
+    runtime: dict[str, Any] = field(default_factory=dict)
+    args: str = ""
     result: dict[str, Any] | None = None
     interface: Interface | None = None
 
@@ -84,15 +92,15 @@ class Records:
     def open(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def sandbox_ids(self) -> set[str]:
+    def machine_ids(self) -> set[str]:
         stems = (path.stem for path in self._directory.glob("*.json"))
         return {stem for stem in stems if _SANDBOX_ID.fullmatch(stem)}
 
     def save(self, sandbox_id: str, record: Record) -> None:
         """Write the record so that a crash leaves the old one or the new one."""
         value = {
-            "conflist": record.conflist.to_json(),
-            "source": record.conflist.source,
+            "conflist": record.conflist.to_json() if record.conflist else None,
+            "source": record.conflist.source if record.conflist else "",
             "runtime": record.runtime,
             "args": record.args,
             "result": record.result,
@@ -112,7 +120,9 @@ class Records:
             return None
         try:
             value = orjson.loads(data)
-            conflist = parse(orjson.dumps(value["conflist"]), value["source"])
+            conflist = None
+            if value["conflist"] is not None:
+                conflist = parse(orjson.dumps(value["conflist"]), value["source"])
             seen = value["interface"]
             interface = None
             if seen is not None:

@@ -21,6 +21,7 @@ from vk_provider.agent.network.attachment import (
     Interface,
     Record,
     Records,
+    Tap,
     netns_name,
 )
 from vk_provider.agent.network.cni import INTERFACE, CniCall, CniPlugins
@@ -37,7 +38,9 @@ class PodNetwork:
     """The network of all sandboxes of this host.
 
     Use: `open`, then `set_pod_cidrs` when the node has been given some; remembered for the
-    next start. Calls for one sandbox run one after the other, those for several side by side.
+    next start. A sandbox is attached by `open_tap`, which is quick and enough to start QEMU, and
+    `attach`, whose plugins take their time beside that start. Calls for one sandbox run one after
+    the other, those for several side by side.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -104,101 +107,95 @@ class PodNetwork:
             return True, f"built-in network on {', '.join(self._cidrs)}"
         return True, f"CNI network {chosen.name} from {chosen.source}"
 
-    async def set_up(
-        self, sandbox_id: str, pod: PodMetadata, port_mappings: Sequence[PortMapping]
+    async def open_tap(self, machine_id: str) -> Tap:
+        """Make a sandbox's namespace and open the tap in it. Idempotent: opens the tap anew.
+
+        Raises Invalid, FailedPrecondition (also while a QEMU holds the tap), Unavailable; after a
+        failure or a cancellation `tear_down` removes what was done.
+        """
+        name = netns_name(machine_id)
+        async with self._locks.of(machine_id):
+            record = await asyncio.to_thread(self._records.load, machine_id)
+            try:
+                if record is not None:
+                    if record.interface is not None and namespace.is_mounted(name):
+                        fd = await namespace.in_own_thread(partial(_enter_and_open, name), os.close)
+                        return Tap(name, fd)
+                    await self._detach(machine_id, record)  # half done, or the host was restarted
+                await asyncio.to_thread(self._records.save, machine_id, Record())
+                fd = await namespace.in_own_thread(partial(_create, name), os.close)
+            except OSError as exc:
+                raise Unavailable(f"sandbox {machine_id} got no network namespace: {exc}") from exc
+            return Tap(name, fd)
+
+    async def attach(
+        self, machine_id: str, pod: PodMetadata, port_mappings: Sequence[PortMapping]
     ) -> Attachment:
-        """Attach a sandbox. Idempotent: a second call opens the tap anew.
+        """Run the plugins in a namespace that `open_tap` has made, and join the tap. Idempotent.
 
         Raises Invalid, FailedPrecondition, Exhausted, Unavailable, DeadlineExceeded; after a
         failure or a cancellation `tear_down` removes what was done.
         """
-        name = netns_name(sandbox_id)
-        async with self._locks.of(sandbox_id):
-            record = await asyncio.to_thread(self._records.load, sandbox_id)
-            if record is not None:
-                if record.interface is not None and namespace.is_mounted(name):
-                    fd = await namespace.in_own_thread(partial(_enter_and_open, name), os.close)
-                    return _attachment(name, fd, record)
-                await self._detach(sandbox_id, record)  # half done, or the host was restarted
-            return await self._attach(sandbox_id, pod, port_mappings)
+        name = netns_name(machine_id)
+        async with self._locks.of(machine_id):
+            record = await asyncio.to_thread(self._records.load, machine_id)
+            if record is None:
+                raise FailedPrecondition(f"the tap of sandbox {machine_id} was not opened yet")
+            if record.interface is not None:
+                return _attachment(record.interface)
+            chosen = await self._choose()
+            runtime = conflists.runtime_config(chosen, port_mappings)
+            record = Record(chosen, runtime, _cni_args(machine_id, pod))
+            await asyncio.to_thread(self._records.save, machine_id, record)
+            result = await self._plugins.add(chosen, runtime, _call(machine_id, record))
+            record = replace(record, result=result)
+            addresses = addresses_of(result, chosen.name)
+            await asyncio.to_thread(self._records.save, machine_id, record)
+            await firewall.apply(firewall.add_ports(*_host_ports(record)))
+            try:
+                interface = await namespace.in_own_thread(partial(_join, name, addresses))
+            except OSError as exc:
+                raise Unavailable(f"sandbox {machine_id} cannot be attached: {exc}") from exc
+            record = replace(record, interface=interface)
+            await asyncio.to_thread(self._records.save, machine_id, record)
+            return _attachment(interface)
 
-    async def open_tap(self, sandbox_id: str) -> int:
-        """Open a sandbox's tap once more. Raises FailedPrecondition while it is in use."""
-        name = netns_name(sandbox_id)
-        try:
-            return await namespace.in_own_thread(partial(_enter_and_open, name), os.close)
-        except OSError as exc:
-            raise Unavailable(f"the tap of sandbox {sandbox_id} cannot be opened: {exc}") from exc
+    async def tear_down(self, machine_id: str) -> None:
+        """Detach a sandbox, by its record: as it was attached. Idempotent.
 
-    async def tear_down(
-        self,
-        sandbox_id: str,
-        pod: PodMetadata | None = None,
-        port_mappings: Sequence[PortMapping] = (),
-    ) -> None:
-        """Detach a sandbox, by its record: whatever was said at `set_up`. Idempotent.
-
-        A sandbox without a record has only its namespace removed. Raises as `set_up`; then
-        what is left is remembered, and the call may be repeated.
+        A sandbox without a record has only its namespace removed. Raises as `attach`; then what
+        is left is remembered, and the call may be repeated.
         """
-        del pod, port_mappings  # the record knows what ADD was told, and DEL must be told the same
-        name = netns_name(sandbox_id)
-        async with self._locks.of(sandbox_id):
-            record = await asyncio.to_thread(self._records.load, sandbox_id)
+        name = netns_name(machine_id)
+        async with self._locks.of(machine_id):
+            record = await asyncio.to_thread(self._records.load, machine_id)
             if record is not None:
-                await self._detach(sandbox_id, record)
+                await self._detach(machine_id, record)
             else:
                 await asyncio.to_thread(namespace.remove, name)
 
-    def list_sandbox_ids(self) -> set[str]:
+    def list_machine_ids(self) -> set[str]:
         """Return the sandboxes that were attached here and not detached in full.
 
         By their records, which are written before a namespace is made and removed after it: the
         namespaces of another agent on this host are not ours to name.
         """
-        return self._records.sandbox_ids()
+        return self._records.machine_ids()
 
     async def remove_host_setup(self) -> None:
         """Remove the built-in network's bridge and table: nothing on this host needs them."""
         await host.undo(self._settings.bridge)
 
-    async def _attach(
-        self, sandbox_id: str, pod: PodMetadata, port_mappings: Sequence[PortMapping]
-    ) -> Attachment:
-        chosen = await self._choose()
-        runtime = conflists.runtime_config(chosen, port_mappings)
-        record = Record(chosen, runtime, _cni_args(sandbox_id, pod))
-        await asyncio.to_thread(self._records.save, sandbox_id, record)
-        name = netns_name(sandbox_id)
-        try:
-            await namespace.in_own_thread(partial(_create, name))
-            result = await self._plugins.add(chosen, runtime, _call(sandbox_id, record))
-            record = replace(record, result=result)
-            addresses = addresses_of(result, chosen.name)
-            await asyncio.to_thread(self._records.save, sandbox_id, record)
-            await firewall.apply(firewall.add_ports(*_host_ports(record)))
-            fd, interface = await namespace.in_own_thread(
-                partial(_join, name, addresses), _close_tap
-            )
-        except OSError as exc:
-            raise Unavailable(f"sandbox {sandbox_id} got no network namespace: {exc}") from exc
-        try:
-            record = replace(record, interface=interface)
-            await asyncio.to_thread(self._records.save, sandbox_id, record)
-        except BaseException:
-            os.close(fd)
-            raise
-        return _attachment(name, fd, record)
-
-    async def _detach(self, sandbox_id: str, record: Record) -> None:
-        call = _call(sandbox_id, record)
-        try:
-            await firewall.apply(firewall.remove_ports(*_host_ports(record)))
-        except FailedPrecondition as exc:  # another pod's by now, or the table is gone
-            _log.warning("host ports were not there to be removed", error=str(exc))
-        await self._plugins.delete(record.conflist, record.runtime, call, record.result)
-        await asyncio.to_thread(namespace.remove, netns_name(sandbox_id))
-        await asyncio.to_thread(self._records.remove, sandbox_id)
+    async def _detach(self, machine_id: str, record: Record) -> None:
+        if record.conflist is not None:
+            try:
+                await firewall.apply(firewall.remove_ports(*_host_ports(record)))
+            except FailedPrecondition as exc:  # another pod's by now, or the table is gone
+                _log.warning("host ports were not there to be removed", error=str(exc))
+            call = _call(machine_id, record)
+            await self._plugins.delete(record.conflist, record.runtime, call, record.result)
+        await asyncio.to_thread(namespace.remove, netns_name(machine_id))
+        await asyncio.to_thread(self._records.remove, machine_id)
 
     async def _choose(self) -> Conflist:
         chosen = self._configured()
@@ -224,8 +221,8 @@ class PodNetwork:
             raise
         self._problem = ""
         # Somebody may have flushed the rules: what attached pods have is put back.
-        for sandbox_id in self._records.sandbox_ids():
-            record = await asyncio.to_thread(self._records.load, sandbox_id)
+        for machine_id in self._records.machine_ids():
+            record = await asyncio.to_thread(self._records.load, machine_id)
             if record is not None:
                 await firewall.apply(firewall.add_ports(*_host_ports(record)))
         ipam = settings.state_dir / "ipam"
@@ -255,42 +252,42 @@ class _Locks:
         self._users: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def of(self, sandbox_id: str) -> AsyncIterator[None]:
-        self._users[sandbox_id] += 1
+    async def of(self, machine_id: str) -> AsyncIterator[None]:
+        self._users[machine_id] += 1
         try:
-            async with self._locks.setdefault(sandbox_id, asyncio.Lock()):
+            async with self._locks.setdefault(machine_id, asyncio.Lock()):
                 yield
         finally:
-            self._users[sandbox_id] -= 1
-            if self._users[sandbox_id] == 0:
-                del self._users[sandbox_id], self._locks[sandbox_id]
+            self._users[machine_id] -= 1
+            if self._users[machine_id] == 0:
+                del self._users[machine_id], self._locks[machine_id]
 
 
 def _host_ports(record: Record) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a pod's host ports and addresses, where they are the built-in table's business."""
     mappings = record.runtime.get("portMappings", [])
-    if not mappings or record.result is None or not record.conflist.is_built_in:
+    if not mappings or record.result is None or record.conflist is None:
+        return [], []
+    if not record.conflist.is_built_in:
         return [], []
     addresses = addresses_of(record.result, record.conflist.name)
     return mappings, [address.partition("/")[0] for address in addresses]
 
 
-def _call(sandbox_id: str, record: Record) -> CniCall:
-    return CniCall(sandbox_id, str(namespace.DIRECTORY / netns_name(sandbox_id)), record.args)
+def _call(machine_id: str, record: Record) -> CniCall:
+    return CniCall(machine_id, str(namespace.DIRECTORY / netns_name(machine_id)), record.args)
 
 
-def _attachment(name: str, fd: int, record: Record) -> Attachment:
-    if record.interface is None:
-        raise Unavailable(f"the namespace {name} has not been joined yet")
-    return Attachment(name, fd, record.interface.to_proto(INTERFACE), record.interface.ips)
+def _attachment(interface: Interface) -> Attachment:
+    return Attachment(interface.to_proto(INTERFACE), interface.ips)
 
 
-def _cni_args(sandbox_id: str, pod: PodMetadata) -> str:
+def _cni_args(machine_id: str, pod: PodMetadata) -> str:
     """Return CNI_ARGS as container runtimes on Kubernetes write it. Raises Invalid."""
     values: dict[str, Any] = {
         "K8S_POD_NAMESPACE": pod.namespace,
         "K8S_POD_NAME": pod.name,
-        "K8S_POD_INFRA_CONTAINER_ID": sandbox_id,
+        "K8S_POD_INFRA_CONTAINER_ID": machine_id,
         "K8S_POD_UID": pod.uid,
     }
     for name, value in values.items():
@@ -299,10 +296,11 @@ def _cni_args(sandbox_id: str, pod: PodMetadata) -> str:
     return ";".join(["IgnoreUnknown=1", *(f"{name}={value}" for name, value in values.items())])
 
 
-def _create(name: str) -> None:
+def _create(name: str) -> int:
     namespace.remove(name)  # one that was half made
     namespace.create(name)
     tap.prepare_namespace()
+    return tap.open_tap()
 
 
 def _enter_and_open(name: str) -> int:
@@ -310,15 +308,6 @@ def _enter_and_open(name: str) -> int:
     return tap.open_tap()
 
 
-def _close_tap(joined: tuple[int, Interface]) -> None:
-    os.close(joined[0])
-
-
-def _join(name: str, addresses: list[str]) -> tuple[int, Interface]:
+def _join(name: str, addresses: list[str]) -> Interface:
     namespace.enter(name)
-    fd = tap.open_tap()
-    try:
-        return fd, tap.join(INTERFACE, addresses)
-    except BaseException:
-        os.close(fd)
-        raise
+    return tap.join(INTERFACE, addresses)

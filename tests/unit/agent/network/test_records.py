@@ -22,11 +22,11 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert records.load(SANDBOX) is None
     records.save(SANDBOX, record)
     assert records.load(SANDBOX) == record
-    assert records.sandbox_ids() == {SANDBOX}
+    assert records.machine_ids() == {SANDBOX}
     assert seen.to_proto("eth0").routes[0].gateway == "10.1.0.1"
     records.remove(SANDBOX)
     records.remove(SANDBOX)
-    assert records.sandbox_ids() == set()
+    assert records.machine_ids() == set()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"conflist":{}}'])

@@ -1,0 +1,156 @@
+"""VMs that are kept ready: restored and idle, until a sandbox of their shape takes one.
+
+They belong to this process alone: no record names them, so what a killed agent leaves of them is
+removed by the next one as nobody's. They are given back when the host's memory runs short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.agent.booting import MIB, Seed, boot
+from vk_provider.agent.context import Context
+from vk_provider.agent.phases import Phases
+from vk_provider.agent.ports import Machine
+from vk_provider.agent.shapes import usual_shapes
+from vk_provider.common.errors import Unavailable, VkError
+from vk_provider.common.logging import get_logger
+
+_log = get_logger("agent.spares")
+
+_RETRY_S = 10.0
+_KEEP_FREE = 0.1
+"""The part of the host's memory that spares leave alone."""
+
+
+@dataclass(eq=False)
+class Spare:
+    """A VM nobody has yet. found: what the hypervisor finds it again by."""
+
+    seed: Seed
+    found: str
+    machine: Machine
+
+    def fits(self, shape: pb.Shape, scratch_bytes: int) -> bool:
+        return _key(self.seed.shape) == _key(shape) and self.seed.scratch_bytes == scratch_bytes
+
+
+class Spares:
+    """Keeps `settings.spare_vms` VMs of the shape that was wanted last. `run` is a task's."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._shape = usual_shapes(context.sizes)[0]
+        self._ready: list[Spare] = []
+        self._starting = 0
+        self._news = asyncio.Event()
+
+    def take(self, shape: pb.Shape, scratch_bytes: int) -> Spare | None:
+        """Return a VM of that shape with such a disk, None where there is none ready."""
+        self._news.set()
+        if scratch_bytes == self._context.settings.scratch_bytes:
+            self._shape = shape
+        for spare in self._ready:
+            if spare.fits(shape, scratch_bytes) and not spare.machine.vm.gone:
+                self._ready.remove(spare)
+                self._context.reserved_uids.discard(spare.seed.uid)
+                return spare
+        return None
+
+    @contextmanager
+    def start_under_way(self) -> Iterator[None]:
+        """Make no spare meanwhile: a pod that starts has the first claim to the CPU."""
+        self._starting += 1
+        try:
+            yield
+        finally:
+            self._starting -= 1
+            self._news.set()
+
+    async def run(self) -> None:
+        """Keep VMs ready until cancelled; then end those that nobody took."""
+        context = self._context
+        try:
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                try:
+                    await self._bring_about()
+                except VkError as exc:
+                    _log.warning("no VM could be made ready", why=str(exc), retry_s=_RETRY_S)
+                    await context.clock.sleep(_RETRY_S)
+                    self._news.set()
+        finally:
+            for spare in self._ready:
+                await asyncio.shield(_end(context, spare.seed, spare.machine))
+
+    def look(self) -> None:
+        """Look again: a second has passed, and the host's memory may have changed."""
+        if self._ready and (_memory_short() or any(s.machine.vm.gone for s in self._ready)):
+            self._news.set()
+
+    async def _bring_about(self) -> None:
+        short = _memory_short()
+        for spare in list(self._ready):
+            other = _key(spare.seed.shape) != _key(self._shape)
+            if short or other or spare.machine.vm.gone:
+                self._ready.remove(spare)
+                self._context.reserved_uids.discard(spare.seed.uid)
+                await _end(self._context, spare.seed, spare.machine)
+        while len(self._ready) < self._context.settings.spare_vms:
+            if self._starting or _memory_short():
+                return
+            self._ready.append(await self._make())
+
+    async def _make(self) -> Spare:
+        context = self._context
+        shape = self._shape
+        if not await context.machines.prepare(shape.vcpus, shape.memory_bytes // MIB):
+            raise Unavailable("there is no template to restore it from")
+        uid = context.free_uid()
+        seed = Seed(uuid.uuid4().hex, uid, shape, context.settings.scratch_bytes)
+        context.reserved_uids.add(uid)
+        found: list[str] = []
+        made: list[Machine] = []
+        try:
+            tap = await context.network.open_tap(seed.machine_id)
+            await boot(context, seed, tap, Phases(), found.append, made.append)
+        except BaseException:
+            context.reserved_uids.discard(uid)
+            await asyncio.shield(_end(context, seed, made[0] if made else None))
+            raise
+        return Spare(seed, found[-1], made[0])
+
+
+async def _end(context: Context, seed: Seed, machine: Machine | None) -> None:
+    """Leave nothing of a VM that nobody took."""
+    try:
+        if machine is not None:
+            await machine.vm.kill()
+            await machine.guest.close()
+            await machine.vm.close()
+        await context.network.tear_down(seed.machine_id)
+    except VkError as exc:
+        _log.warning("a VM that was kept ready is left to the next agent's start", why=str(exc))
+    for directory in (
+        context.settings.machine_run_dir(seed.machine_id),
+        context.settings.machine_state_dir(seed.machine_id),
+    ):
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+def _key(shape: pb.Shape) -> tuple[int, int, int]:
+    return shape.vcpus, shape.cpu_milli, shape.memory_bytes
+
+
+def _memory_short() -> bool:
+    memory = psutil.virtual_memory()
+    return bool(memory.available < _KEEP_FREE * memory.total)

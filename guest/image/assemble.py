@@ -32,7 +32,7 @@ GROUPS: dict[str, list[str]] = {
     ],
     # At an image disk that is no erofs.
     "squashfs": ["squashfs"],
-    # At Configure: a restored template must not have probed the device before.
+    # Its device is probed at Configure: a restored template must not have done so before.
     "net": ["virtio_net"],
     "share": ["virtiofs"],
 }

@@ -53,6 +53,11 @@ class Spares:
         self._starting = 0
         self._news = asyncio.Event()
 
+    @property
+    def ready(self) -> int:
+        """How many there are now."""
+        return len(self._ready)
+
     def take(self, shape: pb.Shape, scratch_bytes: int) -> Spare | None:
         """Return a VM of that shape with such a disk, None where there is none ready."""
         self._news.set()
@@ -78,6 +83,7 @@ class Spares:
     async def run(self) -> None:
         """Keep VMs ready until cancelled; then end those that nobody took."""
         context = self._context
+        self._news.set()
         try:
             while True:
                 await self._news.wait()

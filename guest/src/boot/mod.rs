@@ -12,6 +12,8 @@ use std::fs;
 use crate::error::{Context, Result};
 use crate::paths;
 
+const AUTOPROBE: &str = "/sys/bus/virtio/drivers_autoprobe";
+
 /// What the agent's own cgroup is kept from losing to the pod, bytes.
 const AGENT_MEMORY_MIN: &str = "16777216";
 
@@ -20,6 +22,11 @@ pub fn bring_up() -> Result<Modules> {
     mounts::system()?;
     let modules = Modules::open()?;
     modules.load("boot")?;
+    // A template is restored with another network behind the device: it is probed at Configure,
+    // when its driver is there already.
+    fs::write(AUTOPROBE, "0").context("hold the drivers back")?;
+    modules.load("net")?;
+    fs::write(AUTOPROBE, "1").context("let the drivers go")?;
     mounts::leave_initramfs()?;
     for dir in [
         paths::IMAGES,

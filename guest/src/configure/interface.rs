@@ -10,6 +10,9 @@ use super::netlink::{octets, Netlink, Request};
 use crate::error::{Context, Error, Result};
 use crate::pb::NetworkInterface;
 
+/// Virtio 1.2, 5: as sysfs writes it.
+const VIRTIO_ID_NET: &str = "0x0001";
+
 /// Brings the loopback up.
 pub fn loopback() -> Result<()> {
     let netlink = Netlink::open().context("open rtnetlink")?;
@@ -17,6 +20,22 @@ pub fn loopback() -> Result<()> {
     netlink
         .ask(Request::new(libc::RTM_NEWLINK, 0, &link(index, true)))
         .context("bring the loopback up")
+}
+
+/// Has the driver, which is loaded already, take the VM's only network device.
+pub fn probe() -> Result<()> {
+    for entry in fs::read_dir("/sys/bus/virtio/devices")
+        .context("list the virtio devices")?
+        .flatten()
+    {
+        let kind = fs::read_to_string(entry.path().join("device")).unwrap_or_default();
+        if kind.trim() == VIRTIO_ID_NET && !entry.path().join("driver").exists() {
+            let name = entry.file_name();
+            fs::write("/sys/bus/virtio/drivers_probe", name.as_encoded_bytes())
+                .context("have the network device probed")?;
+        }
+    }
+    Ok(())
 }
 
 /// Configures the VM's only network device, which the kernel has just found.

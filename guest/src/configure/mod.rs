@@ -21,7 +21,7 @@ const ENTROPY_BYTES: usize = 64;
 impl Guest {
     /// Configures once; a repeat for the same sandbox sets the clock alone. Returns the boot id.
     pub async fn configure(self: &Arc<Self>, request: ConfigureRequest) -> Result<String> {
-        let _turn = self.mounting.lock().await;
+        let _turn = self.configuring.lock().await;
         let known = self.sandbox_id();
         if !known.is_empty() {
             if known != request.sandbox_id {
@@ -36,7 +36,7 @@ impl Guest {
         check(&request)?;
         let guest = self.clone();
         blocking(move || {
-            apply(&guest, &request)?;
+            apply(&request)?;
             *crate::lock(&guest.sandbox) = request.sandbox_id;
             boot_id()
         })
@@ -73,7 +73,7 @@ fn check(request: &ConfigureRequest) -> Result<()> {
     Ok(())
 }
 
-fn apply(guest: &Guest, request: &ConfigureRequest) -> Result<()> {
+fn apply(request: &ConfigureRequest) -> Result<()> {
     // Entropy first: nothing else may draw on what every clone of the template shares.
     entropy::credit(&request.entropy)?;
     clock::set_ns(request.clock_ns)?;
@@ -91,7 +91,7 @@ fn apply(guest: &Guest, request: &ConfigureRequest) -> Result<()> {
     fs::write("/etc/machine-id", &machine_id).context("write the machine id")?;
     interface::loopback()?;
     if let Some(interface) = &request.interface {
-        guest.modules.load("net")?;
+        interface::probe()?;
         interface::configure(interface)?;
     }
     for (key, value) in &request.sysctls {

@@ -22,7 +22,9 @@ pub struct Guest {
     pub walked: WalkCache,
     /// The sandbox's id; empty before Configure.
     pub sandbox: Mutex<String>,
-    /// One at a time: configuring, mounting, volumes.
+    /// One at a time: configuring.
+    pub configuring: tokio::sync::Mutex<()>,
+    /// One at a time: mounting, volumes.
     pub mounting: tokio::sync::Mutex<()>,
     /// One at a time: making containers.
     pub creating: tokio::sync::Mutex<()>,
@@ -48,6 +50,7 @@ impl Service {
             cgroup_watch: CgroupWatch::new()?,
             walked: WalkCache::default(),
             sandbox: Mutex::default(),
+            configuring: tokio::sync::Mutex::default(),
             mounting: tokio::sync::Mutex::default(),
             creating: tokio::sync::Mutex::default(),
         })))

@@ -1,0 +1,115 @@
+"""VMs that are kept ready: who gets one, when one is made, what becomes of those nobody took."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.unit.agent.agent_world import SANDBOX, World, make_world, run_request
+from tests.unit.agent.test_lifecycle import until
+from vk_provider.agent import spares as module
+from vk_provider.agent.adoption import adopt_all
+from vk_provider.agent.context import Context
+from vk_provider.agent.sandboxes import remove_sandbox, run_sandbox
+from vk_provider.agent.spares import Spares
+
+SMALLEST = "0.25x512Mi"
+
+
+@pytest.fixture
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr(module, "_memory_short", lambda: False)
+    async with make_world(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def with_spare(world: World) -> AsyncIterator[tuple[Context, str]]:
+    """Run an agent that has made one VM ready; yields the VM's id, too."""
+    async with world.agent() as context:
+        spares = context.spares = Spares(context)
+        context.spawn(spares.run(), "VMs kept ready")
+        await until(lambda: spares.ready == 1)
+        yield context, next(iter(world.machines.vms))
+
+
+async def test_a_sandbox_of_its_shape_takes_it_and_leaves_no_trace_of_it(world: World) -> None:
+    async with with_spare(world) as (context, spare):
+        await run_sandbox(context, run_request(size_override=SMALLEST))
+        record = context.sandbox(SANDBOX).record
+        assert record.machine_id == spare != SANDBOX
+        assert record.vm_cpu_before_ns > 0
+        assert context.store.sandboxes()[0].machine_id == spare
+        await until(lambda: len(world.machines.vms) == 2)  # and the next one is made
+        await remove_sandbox(context, SANDBOX)
+        assert world.machines.vms[spare].ended.done()
+        assert spare not in world.network.attached
+        assert not world.settings.machine_state_dir(spare).exists()
+        assert not world.settings.machine_run_dir(spare).exists()
+
+
+async def test_the_next_agent_takes_over_a_vm_that_was_a_spare(world: World) -> None:
+    async with with_spare(world) as (context, spare):
+        await run_sandbox(context, run_request(size_override=SMALLEST))
+    async with world.agent() as context:
+        await adopt_all(context)
+        assert context.sandbox(SANDBOX).machine is not None
+        assert not world.machines.vms[spare].ended.done()
+
+
+async def test_another_shape_does_not_fit_and_is_made_for_the_next_pod(world: World) -> None:
+    async with with_spare(world) as (context, spare):
+        await run_sandbox(context, run_request(size_override="1x2Gi"))
+        assert context.sandbox(SANDBOX).record.machine_id == SANDBOX
+        await until(world.machines.vms[spare].ended.done)
+        await until(lambda: len(world.machines.vms) == 3)
+        assert world.machines.prepared[-1] == (1, 2048)
+
+
+async def test_who_wants_another_disk_starts_a_vm_of_its_own(world: World) -> None:
+    async with with_spare(world) as (context, _):
+        request = run_request(size_override=SMALLEST, ephemeral_storage_limit_bytes=1 << 30)
+        await run_sandbox(context, request)
+        assert context.sandbox(SANDBOX).record.machine_id == SANDBOX
+
+
+async def test_none_is_made_while_a_pod_starts(world: World) -> None:
+    async with world.agent() as context:
+        context.spares = Spares(context)
+        context.spawn(context.spares.run(), "VMs kept ready")
+        with context.spares.start_under_way():
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert world.machines.vms == {}
+        await until(lambda: bool(world.machines.vms))
+
+
+async def test_nobody_is_left_behind_by_an_agent_that_ends(world: World) -> None:
+    async with with_spare(world) as (_, spare):
+        pass
+    assert world.machines.vms[spare].ended.done()
+    assert world.network.attached == set()
+
+
+async def test_a_killed_agents_spare_is_removed_by_the_next(world: World) -> None:
+    left = "e" * 32  # no record names it
+    world.network.attached.add(left)
+    world.machines.leftovers.add(left)
+    async with world.agent() as context:
+        await adopt_all(context)
+    assert world.network.attached == world.machines.leftovers == set()
+
+
+async def test_a_host_that_is_short_of_memory_gets_it_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with with_spare(world) as (context, spare):
+        assert context.spares is not None
+        monkeypatch.setattr(module, "_memory_short", lambda: True)
+        context.spares.look()
+        await until(world.machines.vms[spare].ended.done)
+        assert len(world.machines.vms) == 1

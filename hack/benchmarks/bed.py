@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -17,6 +18,7 @@ from hack.devcluster import cluster as dev
 from hack.devcluster.demo import Kubectl
 from hack.devcluster.processes import Record, running, spawn, stop
 from hack.devcluster.settings import ClusterSettings, default_settings
+from vk_provider.runtime.grpc_client import AgentClient
 
 NAMESPACE = "default"
 
@@ -96,6 +98,21 @@ class Bed:
         assert seen.bound is not None
         assert seen.ready is not None
         return seen.ready - seen.bound
+
+    def steps(self, name: str) -> dict[str, tuple[float, float]]:
+        """Return the steps of a pod's start: begin and end, in seconds since the pod was bound."""
+        seen = self.watch.seen[name]
+        uid = seen.pod["metadata"]["uid"]
+        return asyncio.run(self._steps(uid))
+
+    async def _steps(self, uid: str) -> dict[str, tuple[float, float]]:
+        async with AgentClient(f"unix:{self.settings.agent_socket}") as client:
+            listed = await client.list_sandboxes(pod_uid=uid)
+        return {
+            phase.name: (phase.start_ns / 1e9, phase.end_ns / 1e9)
+            for sandbox in listed.sandboxes
+            for phase in sandbox.phases
+        }
 
 
 def say(text: str) -> None:

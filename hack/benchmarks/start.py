@@ -17,7 +17,7 @@ def start(runs: int, cold_runs: int) -> Figures:
     with test_bed() as bed:
         _let_templates_settle(bed)
         say(f"Starting {runs} pods, one after the other")
-        warm = _one_by_one(bed, runs, "warm")
+        warm, steps = _one_by_one(bed, runs, "warm")
         say("Starting bare VMs for the floor")
         floor = asyncio.run(_floor(bed, min(runs, 20), template=True))
         modes = _modes(bed, "warm")
@@ -29,11 +29,12 @@ def start(runs: int, cold_runs: int) -> Figures:
             "floor_s": floor,
             "ratio_to_floor": quantile(warm, 0.5) / floor,
             "from_template": modes,
+            "steps_p50_s": steps,
         }
         if cold_runs:
             say(f"Starting {cold_runs} pods with templates off")
             bed.restart_agent("--no-templates")
-            cold = _one_by_one(bed, cold_runs, "cold")
+            cold, _ = _one_by_one(bed, cold_runs, "cold")
             figures["cold_p50_s"] = quantile(cold, 0.5)
             figures["cold_floor_s"] = asyncio.run(_floor(bed, min(cold_runs, 5), template=False))
             figures["cold_to_warm"] = quantile(cold, 0.5) / quantile(warm, 0.5)
@@ -63,15 +64,20 @@ def burst(pods: int) -> Figures:
         return figures
 
 
-def _one_by_one(bed: Bed, runs: int, prefix: str) -> list[float]:
+def _one_by_one(bed: Bed, runs: int, prefix: str) -> tuple[list[float], str]:
+    """Return how long each pod took, and where the time went in the median of them."""
     seconds = []
+    steps: dict[str, list[float]] = {}
     for i in range(runs):
         name = f"{prefix}-{i}"
         bed.create(name)
         bed.wait_all_ready([name])
         seconds.append(bed.seconds_to_ready(name))
+        for step, (began, ended) in bed.steps(name).items():
+            steps.setdefault(step, []).append(ended - began)
         bed.delete([name])
-    return seconds
+    medians = {step: quantile(took, 0.5) for step, took in steps.items()}
+    return seconds, " ".join(f"{step}={took:.3f}" for step, took in medians.items())
 
 
 def _let_templates_settle(bed: Bed) -> None:

@@ -198,7 +198,7 @@ class FakeGuest:
     async def Exec(self, requests: Any, context: Any) -> None:  # noqa: N802
         """Echo stdin to stdout until its end, then exit with 3."""
         first = await context.read()
-        self.calls.append(f"exec {first.start.process_json}")
+        self.calls.append(f"exec {list(first.start.args)}")
         await context.write(pb.ExecOutput(started=True))
         while isinstance(message := await context.read(), pb.ExecInput):
             if message.stdin_eof:

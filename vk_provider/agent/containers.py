@@ -20,7 +20,6 @@ from vk_provider.agent.images import StoredImage
 from vk_provider.agent.living import begin_output
 from vk_provider.agent.log_folders import make_container_log, remove_container_logs
 from vk_provider.agent.oci import Sources, User, linux_resources, make_container_spec, resolve_user
-from vk_provider.agent.processes import remove_process, save_process
 from vk_provider.agent.records import ContainerRecord
 from vk_provider.agent.sandbox import Container, Sandbox
 from vk_provider.agent.settings import AgentSettings
@@ -133,7 +132,6 @@ async def remove_container(context: Context, container_id: str) -> None:
                     sandbox.machine.guest.control.RemoveContainer(request, timeout=CALL_S),
                     f"removing container {container_id}",
                 )
-        remove_process(context.settings.sandbox_run_dir(sandbox.id), container_id)
         await asyncio.to_thread(remove_container_logs, container.log_path)
         context.store.delete_container(container_id)
         context.containers.pop(container_id, None)
@@ -230,7 +228,7 @@ async def _make(context: Context, container: Container, config: pb.ContainerConf
     target_pid = 0
     if config.target_container_id:
         target_pid = await _pid_of(sandbox, config.target_container_id)
-    spec = make_container_spec(
+    made = make_container_spec(
         config,
         Sources(
             image=image.config,
@@ -242,10 +240,8 @@ async def _make(context: Context, container: Container, config: pb.ContainerConf
         ),
     )
     make_container_log(container.log_path)
-    save_process(context.settings.sandbox_run_dir(sandbox.id), container.id, spec.process)
-    container.process = spec.process
     await ask(
-        control.CreateContainer(spec.request, timeout=CALL_S),
+        control.CreateContainer(made, timeout=CALL_S),
         f"creating container {config.name!r}",
     )
     container.record.made = True

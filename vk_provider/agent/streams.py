@@ -12,14 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import grpc.aio
-import orjson
 
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
 from vk_provider.agent.guest_calls import told_as_errors
-from vk_provider.agent.oci import exec_process
-from vk_provider.agent.processes import load_process
 from vk_provider.agent.sandbox import Container
 from vk_provider.agent.together import together
 from vk_provider.common.errors import FailedPrecondition, Invalid
@@ -42,15 +39,10 @@ async def exec_stream(context: Context, caller: CallerStream) -> None:
     container = _running(context, start.container_id)
     if not start.command:
         raise Invalid("there is no command to execute")
-    process = container.process
-    if process is None:
-        run_dir = context.settings.sandbox_run_dir(container.sandbox.id)
-        process = container.process = load_process(run_dir, container.id)
-    process = exec_process(process, start.command, tty=start.tty)
     begin = guest_pb2.ExecInput(
         start=guest_pb2.ExecStart(
             container_id=container.id,
-            process_json=orjson.dumps(process).decode(),
+            args=start.command,
             stdin=start.stdin,
             tty=start.tty,
         )

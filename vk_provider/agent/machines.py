@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vk_provider.agent.guest_words import guest_words
 from vk_provider.agent.hypervisor import Hypervisor, Vm, VmRecord, VmSpec
 from vk_provider.agent.ports import Machine, MachineOrder
 
@@ -34,7 +35,9 @@ class QemuMachines:
         except BaseException:
             await vm.kill()
             raise
-        return _machine(vm, hello.kernel_release[:100], hello.guest_version[:100])
+        return _machine(
+            vm, guest_words(hello.kernel_release, 100), guest_words(hello.guest_version, 100)
+        )
 
     async def prepare(self, vcpus: int, memory_mib: int) -> bool:
         return await self._hypervisor.prepare(vcpus, memory_mib)

@@ -17,6 +17,7 @@ from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
 from vk_provider.agent.guest_calls import told_as_errors
+from vk_provider.agent.guest_words import guest_words
 from vk_provider.agent.sandbox import Container
 from vk_provider.agent.together import together
 from vk_provider.common.errors import FailedPrecondition, Invalid
@@ -160,7 +161,7 @@ async def _exec_answer(
         case "started":
             await caller.write(pb.ExecResponse(started=True))
         case "exit":
-            ended = pb.ExecExit(code=answer.exit.code, error=answer.exit.error)
+            ended = pb.ExecExit(code=answer.exit.code, error=guest_words(answer.exit.error))
             await caller.write(pb.ExecResponse(exit=ended))
 
 

@@ -2,16 +2,19 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::lies;
-use crate::lock;
-use crate::pb::guest_service_server::GuestService;
-use crate::pb::*;
-use crate::service::Service;
+use vk_guest::lock;
+use vk_guest::pb::guest_service_server::GuestService;
+use vk_guest::pb::*;
+use vk_guest::service::Service;
+
+const LATE: Duration = Duration::from_secs(1);
 
 type Answer<T> = Result<Response<T>, Status>;
 type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -20,6 +23,7 @@ type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct Hostile {
     real: Service,
     way: Arc<watch::Sender<String>>,
+    late_way: Arc<Mutex<Option<String>>>,
     containers: Arc<Mutex<Vec<String>>>,
 }
 
@@ -28,21 +32,40 @@ impl Hostile {
         Self {
             real,
             way: Arc::new(watch::Sender::new(String::new())),
+            late_way: Arc::default(),
             containers: Arc::default(),
         }
     }
 
-    /// The hostname that Configure gave.
+    /// How the contract is broken now.
     pub fn way(&self) -> String {
         self.way.borrow().clone()
     }
 
-    /// Returns once the ports are to carry anything but HTTP/2.
+    /// Returns once the ports are to carry no HTTP/2 any more.
     pub async fn turned_raw(&self) {
         let mut changes = self.way.subscribe();
-        let raw = |way: &String| way == "garbage" || way == "frames";
+        let raw = |way: &String| matches!(way.as_str(), "silent" | "garbage" | "frames");
         // The sender is ours, and so never gone.
         let _ = changes.wait_for(raw).await;
+    }
+
+    fn choose(&self, hostname: String) {
+        match hostname.strip_prefix("late-") {
+            Some(late) => *lock(&self.late_way) = Some(late.to_owned()),
+            None => drop(self.way.send_replace(hostname)),
+        }
+    }
+
+    /// Begins the late way when the host has heard of the start.
+    fn started(&self) {
+        if let Some(late) = lock(&self.late_way).take() {
+            let way = self.way.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(LATE).await;
+                way.send_replace(late);
+            });
+        }
     }
 }
 
@@ -71,9 +94,18 @@ macro_rules! honest {
             })*
 
             async fn configure(&self, request: Request<ConfigureRequest>) -> Answer<ConfigureResponse> {
-                let way = request.get_ref().hostname.clone();
+                let hostname = request.get_ref().hostname.clone();
                 let done = self.real.configure(request).await;
-                self.way.send_replace(way);
+                self.choose(hostname);
+                done
+            }
+
+            async fn start_container(
+                &self,
+                request: Request<StartContainerRequest>,
+            ) -> Answer<StartContainerResponse> {
+                let done = self.real.start_container(request).await;
+                self.started();
                 done
             }
 
@@ -172,7 +204,6 @@ honest! {
     set_clock: SetClockRequest => SetClockResponse,
     mount_disk: MountDiskRequest => MountDiskResponse,
     put_volume: PutVolumeRequest => PutVolumeResponse,
-    start_container: StartContainerRequest => StartContainerResponse,
     signal_container: SignalContainerRequest => SignalContainerResponse,
     remove_container: RemoveContainerRequest => RemoveContainerResponse,
     update_container: UpdateContainerRequest => UpdateContainerResponse,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::pb::*;
+use vk_guest::pb::*;
 
 const MANY: usize = 300_000;
 const HUGE: usize = 3 << 20;

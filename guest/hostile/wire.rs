@@ -14,8 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tonic::body::Body;
 
 use crate::calls::Hostile;
-use crate::pb::guest_service_server::GuestServiceServer;
-use crate::port::Port;
+use vk_guest::pb::guest_service_server::GuestServiceServer;
+use vk_guest::port::Port;
 
 const CHUNK: usize = 16 << 10;
 /// An empty SETTINGS frame, and the header of a DATA frame far longer than any may be.
@@ -29,6 +29,7 @@ pub async fn serve(name: &str, hostile: Hostile) -> std::io::Result<()> {
     loop {
         port.wait_for_host().await?;
         match hostile.way().as_str() {
+            "silent" => pending().await,
             "garbage" => pour(&port, b"").await,
             "frames" => pour(&port, LONG_FRAME).await,
             _ => {
@@ -51,11 +52,10 @@ async fn converse(port: &Port, hostile: Hostile) {
     let front = service_fn(move |request: hyper::Request<Incoming>| {
         let (honest, way) = (honest.clone(), hostile.way());
         async move {
-            match way.as_str() {
-                "silent" => pending().await,
-                "lengths" => Ok::<_, Infallible>(endless_message()),
-                _ => honest.call(request).await,
+            if way == "lengths" {
+                return Ok::<_, Infallible>(endless_message());
             }
+            honest.call(request).await
         }
     });
     // However a connection ends, the next one is served.

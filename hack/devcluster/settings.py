@@ -17,7 +17,7 @@ class ClusterSettings:
     directory: Path
     """Everything that the cluster writes, but for pod logs and the agent's run directory."""
     run_directory: Path
-    """On a tmpfs: sockets and what is secret."""
+    """On a tmpfs: sockets."""
     log_directory: Path = Path("/var/log/pods")
     node_name: str = "vk-node"
     api_address: str = "10.213.0.1"

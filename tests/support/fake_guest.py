@@ -47,6 +47,8 @@ class FakeGuest:
         self.hang.set()
         self.hang_start: asyncio.Event | None = None
         self.starting = False
+        self.silent = False
+        self.immortal = False
         self._events: list[pb.Event] = []
         self._changed = asyncio.Condition()
         self._server = grpc.aio.server()
@@ -101,6 +103,8 @@ class FakeGuest:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the fake does not do this")
 
     async def Hello(self, request: Any, context: Any) -> pb.HelloResponse:  # noqa: N802
+        if self.silent:
+            await asyncio.get_running_loop().create_future()
         return pb.HelloResponse(protocol_version=1, guest_version="fake", kernel_release="6.1")
 
     async def Configure(self, request: Any, context: Any) -> pb.ConfigureResponse:  # noqa: N802
@@ -139,7 +143,8 @@ class FakeGuest:
     async def SignalContainer(self, request: Any, context: Any) -> Any:  # noqa: N802
         container = self.containers[request.container_id]
         container.signals.append(request.signal)
-        if container.info.state == pb.RUNNING and (request.signal == 9 or self.ends_on_term):
+        ends = not self.immortal and (request.signal == 9 or self.ends_on_term)
+        if container.info.state == pb.RUNNING and ends:
             await self.end(request.container_id, 128 + request.signal, signal=request.signal)
         return pb.SignalContainerResponse()
 
@@ -198,7 +203,7 @@ class FakeGuest:
     async def Exec(self, requests: Any, context: Any) -> None:  # noqa: N802
         """Echo stdin to stdout until its end, then exit with 3."""
         first = await context.read()
-        self.calls.append(f"exec {first.start.process_json}")
+        self.calls.append(f"exec {list(first.start.args)}")
         await context.write(pb.ExecOutput(started=True))
         while isinstance(message := await context.read(), pb.ExecInput):
             if message.stdin_eof:

@@ -195,7 +195,7 @@ class GuestBed:
         call = self.bulk.Exec(timeout=_CALL_S)
         start = pb.ExecStart(
             container_id=container_id,
-            process_json=json.dumps(process(args, tty=tty)),
+            args=args,
             stdin=stdin is not None,
             tty=tty,
         )

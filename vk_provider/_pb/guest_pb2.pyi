@@ -1168,11 +1168,18 @@ class ExecStart(_message.Message):
     PROCESS_JSON_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
     TTY_FIELD_NUMBER: _builtins.int
+    ARGS_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     process_json: _builtins.str
     """OCI process object: args, env, cwd, user, capabilities …"""
     stdin: _builtins.bool
     tty: _builtins.bool
+    @_builtins.property
+    def args(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Without process_json: the container's own process with these arguments. Its
+        environment may hold secrets, so the guest alone keeps it.
+        """
+
     def __init__(
         self,
         *,
@@ -1180,10 +1187,11 @@ class ExecStart(_message.Message):
         process_json: _builtins.str = ...,
         stdin: _builtins.bool = ...,
         tty: _builtins.bool = ...,
+        args: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "process_json", b"process_json", "stdin", b"stdin", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "container_id", b"container_id", "process_json", b"process_json", "stdin", b"stdin", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

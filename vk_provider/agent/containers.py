@@ -14,13 +14,13 @@ from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
 from vk_provider.agent.disks import mount_image
+from vk_provider.agent.ending import begin_end, wait_end
 from vk_provider.agent.exits import mark_start_failed, mark_started
 from vk_provider.agent.guest_calls import CALL_S, ask
 from vk_provider.agent.images import StoredImage
 from vk_provider.agent.living import begin_output
 from vk_provider.agent.log_folders import make_container_log, remove_container_logs
 from vk_provider.agent.oci import Sources, User, linux_resources, make_container_spec, resolve_user
-from vk_provider.agent.processes import remove_process, save_process
 from vk_provider.agent.records import ContainerRecord
 from vk_provider.agent.sandbox import Container, Sandbox
 from vk_provider.agent.settings import AgentSettings
@@ -30,7 +30,11 @@ from vk_provider.common.errors import (
     Invalid,
     NotFound,
     Unavailable,
+    VkError,
 )
+from vk_provider.common.logging import get_logger
+
+_log = get_logger("agent.container")
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,252}")
@@ -87,7 +91,10 @@ async def start_container(context: Context, container_id: str) -> pb.ContainerSt
 async def stop_container(
     context: Context, container_id: str, grace_s: int, signal: str
 ) -> pb.ContainerStatus:
-    """Signal, wait, kill; return once it has exited. Grace only ever shrinks."""
+    """Signal, wait, kill; return once it has exited. Grace only ever shrinks.
+
+    A guest that does not do it loses its VM: it must not keep its pod from ending.
+    """
     container = context.container(container_id)
     record = container.record
     if record.exited:
@@ -101,18 +108,13 @@ async def stop_container(
         container.stop_by_changed.set()
         container.stop_by_changed = asyncio.Event()
     if grace_s > 0 and not container.signalled:
-        await _signal(container, number)
-        container.signalled = True
-    if not await _exits_in_time(context, container):
-        await _signal(container, signals.SIGKILL, every=True)
         try:
-            async with asyncio.timeout(_KILL_S):
-                await container.exited.wait()
-        except TimeoutError as exc:
-            raise Unavailable(
-                f"container {container_id} was killed and its guest has not said that it ended; "
-                "try again, or stop the sandbox"
-            ) from exc
+            await _signal(container, number, min(CALL_S, grace_s))
+            container.signalled = True
+        except VkError as exc:
+            _log.warning("a container was not signalled", container=container_id, why=str(exc))
+    if not await _exits_in_time(context, container):
+        await _kill(context, container)
     return record.status
 
 
@@ -133,7 +135,6 @@ async def remove_container(context: Context, container_id: str) -> None:
                     sandbox.machine.guest.control.RemoveContainer(request, timeout=CALL_S),
                     f"removing container {container_id}",
                 )
-        remove_process(context.settings.machine_run_dir(sandbox.record.machine_id), container_id)
         await asyncio.to_thread(remove_container_logs, container.log_path)
         context.store.delete_container(container_id)
         context.containers.pop(container_id, None)
@@ -230,7 +231,7 @@ async def _make(context: Context, container: Container, config: pb.ContainerConf
     target_pid = 0
     if config.target_container_id:
         target_pid = await _pid_of(sandbox, config.target_container_id)
-    spec = make_container_spec(
+    made = make_container_spec(
         config,
         Sources(
             image=image.config,
@@ -242,12 +243,8 @@ async def _make(context: Context, container: Container, config: pb.ContainerConf
         ),
     )
     make_container_log(container.log_path)
-    save_process(
-        context.settings.machine_run_dir(sandbox.record.machine_id), container.id, spec.process
-    )
-    container.process = spec.process
     await ask(
-        control.CreateContainer(spec.request, timeout=CALL_S),
+        control.CreateContainer(made, timeout=CALL_S),
         f"creating container {config.name!r}",
     )
     container.record.made = True
@@ -314,14 +311,35 @@ async def _exits_in_time(context: Context, container: Container) -> bool:
     return True
 
 
-async def _signal(container: Container, number: int, *, every: bool = False) -> None:
+async def _kill(context: Context, container: Container) -> None:
+    """Kill all that runs in a container, and the whole VM where its guest does not do that."""
+    sandbox = container.sandbox
+    try:
+        async with asyncio.timeout(_KILL_S):
+            await _signal(container, signals.SIGKILL, _KILL_S, every=True)
+            await container.exited.wait()
+    except TimeoutError:
+        why = f"its guest did not end it within {_KILL_S:g} s"
+    except VkError as exc:
+        why = str(exc)
+    else:
+        return
+    name = container.record.status.name
+    begin_end(context, sandbox, "GuestFailed", f"container {name!r} was to be killed: {why}")
+    await wait_end(sandbox)
+
+
+async def _signal(
+    container: Container, number: int, timeout_s: float, *, every: bool = False
+) -> None:
     try:
         await ask(
             container.sandbox.guest().control.SignalContainer(
                 guest_pb2.SignalContainerRequest(
                     container_id=container.id, signal=number, all=every
                 ),
-                timeout=CALL_S,
+                timeout=timeout_s,
+                wait_for_ready=True,
             ),
             f"sending signal {number} to container {container.id}",
         )

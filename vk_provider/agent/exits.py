@@ -7,6 +7,7 @@ import asyncio
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
+from vk_provider.agent.guest_words import guest_words
 from vk_provider.agent.sandbox import Container, Sandbox
 
 KILLED = 137
@@ -51,7 +52,9 @@ def mark_start_failed(context: Context, container: Container, message: str) -> N
     status = container.record.status
     now = context.clock.now_ns()
     status.started_at_ns = status.started_at_ns or now
-    _set_exit(context, container, _START_FAILED, 0, "StartError", message[:_MAX_ERROR], now)
+    _set_exit(
+        context, container, _START_FAILED, 0, "StartError", guest_words(message, _MAX_ERROR), now
+    )
 
 
 def mark_killed(context: Context, container: Container, message: str) -> None:

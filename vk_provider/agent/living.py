@@ -19,7 +19,7 @@ from vk_provider.agent.ports import Machine, VmExit
 from vk_provider.agent.sandbox import Container, Sandbox
 from vk_provider.agent.throttle import Throttle
 from vk_provider.agent.together import together
-from vk_provider.common.errors import Unavailable, VkError
+from vk_provider.common.errors import DeadlineExceeded, Unavailable, VkError
 from vk_provider.common.logging import get_logger
 
 _log = get_logger("agent.sandbox")
@@ -134,7 +134,9 @@ async def _list(context: Context, sandbox: Sandbox, machine: Machine) -> int:
                 f"listing the containers of sandbox {sandbox.id}",
             )
         except VkError as exc:
-            if not isinstance(exc, Unavailable):
+            # How long a guest may be silent is another's to judge: this host may be what is slow,
+            # or a full disk may have stopped the VM.
+            if not isinstance(exc, (Unavailable, DeadlineExceeded)):
                 raise
             await context.clock.sleep(_RETRY_S)
             continue

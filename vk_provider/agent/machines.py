@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vk_provider.agent.guest_words import guest_words
 from vk_provider.agent.hypervisor import Hypervisor, Vm, VmRecord, VmSpec
 from vk_provider.agent.ports import Machine, MachineOrder
 
@@ -59,6 +60,6 @@ def _machine(vm: Vm) -> Machine:
         guest=vm.guest,
         start_mode=vm.record.start_mode,
         start_reason=vm.record.start_reason,
-        guest_kernel=hello.kernel_release[:100] if hello else "",
-        guest_version=hello.guest_version[:100] if hello else "",
+        guest_kernel=guest_words(hello.kernel_release, 100) if hello else "",
+        guest_version=guest_words(hello.guest_version, 100) if hello else "",
     )

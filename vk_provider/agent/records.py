@@ -95,7 +95,7 @@ class SandboxRecord:
 
 @dataclass
 class ContainerRecord:
-    """One container. Its process (which holds the environment) is in the run directory."""
+    """One container. Its process (which holds the environment) is known to the guest alone."""
 
     status: pb.ContainerStatus
     log_path: str

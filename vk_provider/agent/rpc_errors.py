@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import grpc.aio
 
+from vk_provider.agent.guest_words import guest_words
 from vk_provider.common import errors
 from vk_provider.common.errors import VkError
 
@@ -26,7 +27,6 @@ _KINDS = {code: kind for kind, code in _CODES.items()} | {
     grpc.StatusCode.OUT_OF_RANGE: errors.Invalid,
     grpc.StatusCode.UNIMPLEMENTED: errors.FailedPrecondition,
 }
-_MAX_GUEST_WORDS = 1000
 
 
 def status_code(error: VkError) -> grpc.StatusCode:
@@ -38,12 +38,7 @@ def status_code(error: VkError) -> grpc.StatusCode:
 
 
 def from_guest(error: grpc.aio.AioRpcError, tried: str) -> VkError:
-    """Return the kind that a guest's failed answer stands for; `tried` begins the sentence.
-
-    A guest's words are cut short and stripped of control characters: nobody trusts them.
-    """
-    words = "".join(
-        c if c.isprintable() else " " for c in (error.details() or "")[:_MAX_GUEST_WORDS]
-    )
+    """Return the kind that a guest's failed answer stands for; `tried` begins the sentence."""
+    words = guest_words(error.details() or "")
     kind = _KINDS.get(error.code(), errors.Internal)
     return kind(f"{tried}: the guest answered {error.code().name.lower()}: {words}")

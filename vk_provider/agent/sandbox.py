@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
@@ -29,8 +29,6 @@ class Container:
     feed: LogFeed = field(default_factory=LogFeed)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the record says EXITED, that is: when its log is complete too."""
-    process: dict[str, Any] | None = None
-    """OCI's process; holds the environment, so it is on no disk."""
     pump: OutputPump | None = None
     pump_task: asyncio.Task[None] | None = None
     finishing: guest_pb2.ContainerInfo | None = None

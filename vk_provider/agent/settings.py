@@ -15,7 +15,7 @@ class AgentSettings:
 
     state_dir: Path = Path("/var/lib/vk-provider/agent")
     run_dir: Path = Path("/run/vk-provider/agent")
-    """On a tmpfs: sockets, and what is secret."""
+    """On a tmpfs: sockets."""
     log_dir: Path = Path("/var/log/pods")
     socket: Path | None = None
     """None: `agent.sock` in `run_dir`."""

@@ -12,14 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import grpc.aio
-import orjson
 
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
 from vk_provider.agent.guest_calls import told_as_errors
-from vk_provider.agent.oci import exec_process
-from vk_provider.agent.processes import load_process
+from vk_provider.agent.guest_words import guest_words
 from vk_provider.agent.sandbox import Container
 from vk_provider.agent.together import together
 from vk_provider.common.errors import FailedPrecondition, Invalid
@@ -42,15 +40,10 @@ async def exec_stream(context: Context, caller: CallerStream) -> None:
     container = _running(context, start.container_id)
     if not start.command:
         raise Invalid("there is no command to execute")
-    process = container.process
-    if process is None:
-        run_dir = context.settings.machine_run_dir(container.sandbox.record.machine_id)
-        process = container.process = load_process(run_dir, container.id)
-    process = exec_process(process, start.command, tty=start.tty)
     begin = guest_pb2.ExecInput(
         start=guest_pb2.ExecStart(
             container_id=container.id,
-            process_json=orjson.dumps(process).decode(),
+            args=start.command,
             stdin=start.stdin,
             tty=start.tty,
         )
@@ -168,7 +161,7 @@ async def _exec_answer(
         case "started":
             await caller.write(pb.ExecResponse(started=True))
         case "exit":
-            ended = pb.ExecExit(code=answer.exit.code, error=answer.exit.error)
+            ended = pb.ExecExit(code=answer.exit.code, error=guest_words(answer.exit.error))
             await caller.write(pb.ExecResponse(exit=ended))
 
 

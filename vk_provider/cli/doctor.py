@@ -84,6 +84,7 @@ def doctor(
         host.check_disk("log folder", log_dir, 1 << 30),
         host.check_run_dir(agent_run_dir),
         host.check_memory(),
+        host.check_swap(),
         host.check_port("kubelet API's port", listen_address, port),
         *asyncio.run(check_hypervisor(agent_socket, guest_image)),
     ]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -15,7 +16,11 @@ from vk_provider.common.errors import FailedPrecondition, PermissionDenied
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends, or cancel it on SIGTERM or SIGINT and wait for its clean-up."""
+    """Run `work` until it ends, or cancel it on SIGTERM or SIGINT and wait for its clean-up.
+
+    Neither this process nor its children leave core files from here on.
+    """
+    _forbid_core_files()
 
     async def body() -> None:
         loop = asyncio.get_running_loop()
@@ -37,6 +42,13 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
                 raise
 
     asyncio.run(body())
+
+
+def _forbid_core_files() -> None:
+    """Pods' secrets pass through this process's memory, and must not reach a disk with it."""
+    # Too small for a core file; and the one value that keeps them from a core_pattern's program,
+    # too, for which limits don't count otherwise (fs/coredump.c).
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 @contextlib.contextmanager

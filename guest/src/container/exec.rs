@@ -8,13 +8,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
+use oci_spec::runtime::{Process, Spec};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use super::create::write_private;
 use super::Container;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::oci::{self, Failure, Job, Stdio, Target};
 use crate::pb::{exec_input, exec_output, ExecExit, ExecInput, ExecOutput, ExecStart};
 use crate::reaper::Exit;
@@ -176,17 +177,41 @@ impl Drop for RemoveOnDrop {
 
 fn write_process(container: &Container, start: &ExecStart) -> Result<PathBuf> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let process: oci_spec::runtime::Process = serde_json::from_str(&start.process_json)
-        .map_err(|e| Error::invalid(format!("the OCI process cannot be read: {e}")))?;
+    let process = if start.process_json.is_empty() {
+        own_process(container, start)?
+    } else {
+        serde_json::from_str(&start.process_json)
+            .map_err(|e| Error::invalid(format!("the OCI process cannot be read: {e}")))?
+    };
     if process.terminal().unwrap_or(false) != start.tty {
         return Err(Error::invalid(
             "terminal of the OCI process and tty of the exec differ",
         ));
     }
+    let text = serde_json::to_vec(&process).context("write the OCI process")?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = container.folder().join(format!("exec-{number}.json"));
-    write_private(&path, start.process_json.as_bytes(), 0o600)?;
+    write_private(&path, &text, 0o600)?;
     Ok(path)
+}
+
+/// The container's own process, with what differs in an exec.
+fn own_process(container: &Container, start: &ExecStart) -> Result<Process> {
+    let spec = Spec::load(container.folder().join("config.json"))
+        .context("read the container's OCI spec")?;
+    let mut process = spec
+        .process()
+        .clone()
+        .ok_or_else(|| Error::internal("the container's OCI spec has no process"))?;
+    let mut env = process.env().clone().unwrap_or_default();
+    if start.tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
+        env.push("TERM=xterm".into());
+    }
+    process
+        .set_args(Some(start.args.clone()))
+        .set_terminal(Some(start.tty))
+        .set_env(Some(env));
+    Ok(process)
 }
 
 async fn follow(running: Running, input: Input, output: &Output) -> i32 {

@@ -126,6 +126,10 @@ async def test_exec_carries_bytes_both_ways_and_its_exit_code(bed: GuestBed) -> 
     assert (out, err, end.code) == (b"o\n", b"e\n", 7)
     out, _, end = await bed.exec("execs", "sh", "-c", "tty; kill -9 $$", tty=True)
     assert (out, end.code) == (b"/dev/pts/0\r\n", 137)
+    # The container's own environment, and a terminal's kind where there is one.
+    say = ("sh", "-c", 'echo "$PATH $TERM"')
+    assert (await bed.exec("execs", *say))[0] == b"/bin \n"
+    assert (await bed.exec("execs", *say, tty=True))[0] == b"/bin xterm\r\n"
     # SIGPIPE has its default action, and a child that keeps stdout open holds nothing up.
     out, _, end = await bed.exec("execs", "sh", "-c", "yes | head -1; sleep 1000 &")
     assert (out, end.code) == (b"y\n", 0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -63,6 +64,27 @@ def test_memory_is_read_from_the_kernel(tmp_path: Path) -> None:
     assert host.check_memory(tmp_path / "meminfo").found == "4.0 GiB available"
     (tmp_path / "meminfo").write_text("nonsense")
     assert host.check_memory(tmp_path / "meminfo").verdict is Verdict.DOUBTFUL
+
+
+def test_swap_in_clear_is_said(tmp_path: Path) -> None:
+    swaps, swap, sys = tmp_path / "swaps", tmp_path / "swapfile", tmp_path / "sys"
+    head = "Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+    swaps.write_text(head)
+    assert host.check_swap(swaps, sys).verdict is Verdict.OK
+    swap.touch()
+    swaps.write_text(f"{head}{swap}\t\tfile\t\t1048572\t\t0\t\t-2\n")
+    assert host.check_swap(swaps, sys).verdict is Verdict.DOUBTFUL
+    assert str(swap) in host.check_swap(swaps, sys).found
+    # A volume group on an encrypted disk.
+    number = swap.stat().st_dev
+    volume = sys / f"dev/block/{os.major(number)}:{os.minor(number)}"
+    lower = sys / "block/dm-0"
+    for device, uuid in ((volume, "LVM-x"), (lower, "CRYPT-LUKS2-x")):
+        (device / "dm").mkdir(parents=True)
+        (device / "dm/uuid").write_text(uuid)
+    (volume / "slaves").mkdir()
+    (volume / "slaves/dm-0").symlink_to(lower)
+    assert host.check_swap(swaps, sys).verdict is Verdict.OK
 
 
 def test_a_port_in_use_is_found() -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 COMPRESSED = ".gz"
 UNFINISHED = ".tmp"
-_STAMP = re.compile(r"\d{8}-\d{6}")
+_STAMP = re.compile(r"\d{8}-\d{6}", re.ASCII)
 _STAMP_FORMAT = "%Y%m%d-%H%M%S"
+_NO_YEAR = "9999"  # the last one, which nothing follows
 
 
 @dataclass(frozen=True, order=True)
@@ -32,8 +33,14 @@ class RotatedFile:
 
 
 def is_stamp(text: str) -> bool:
-    """Whether the text has the form of a rotated file's stamp."""
-    return _STAMP.fullmatch(text) is not None
+    """Whether the text can be a rotated file's stamp: a time that others can follow."""
+    if _STAMP.fullmatch(text) is None or text >= _NO_YEAR:
+        return False
+    try:
+        datetime.strptime(text, _STAMP_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return False
+    return True
 
 
 def rotated_files(live: Path) -> list[RotatedFile]:

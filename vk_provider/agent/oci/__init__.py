@@ -7,14 +7,12 @@ those of `guest.proto`. Refuses to do I/O and to decide what a pod may do: that 
 from __future__ import annotations
 
 from vk_provider.agent.oci.resources import linux_resources
-from vk_provider.agent.oci.spec import ContainerSpec, Sources, exec_process, make_container_spec
+from vk_provider.agent.oci.spec import Sources, make_container_spec
 from vk_provider.agent.oci.users import User, resolve_user
 
 __all__ = [
-    "ContainerSpec",
     "Sources",
     "User",
-    "exec_process",
     "linux_resources",
     "make_container_spec",
     "resolve_user",

@@ -1,8 +1,10 @@
-"""A container's whole OCI runtime spec, and what the guest needs beside it."""
+"""A container's whole OCI runtime spec, and what the guest needs beside it.
+
+It holds the environment, and so secrets: it goes to the guest and is kept nowhere on the host.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +42,9 @@ class Sources:
     """In the guest: whose PID namespace to join; 0: none."""
 
 
-@dataclass(frozen=True)
-class ContainerSpec:
-    """The guest's request, and the process of it, on which every exec is modelled."""
-
-    request: guest_pb2.CreateContainerRequest
-    process: dict[str, Any]
-
-
-def make_container_spec(config: pb.ContainerConfig, sources: Sources) -> ContainerSpec:
+def make_container_spec(
+    config: pb.ContainerConfig, sources: Sources
+) -> guest_pb2.CreateContainerRequest:
     """Return how the guest is to make a container.
 
     Raises Invalid for what can't be: no command, unknown capability, paths that climb, a seccomp
@@ -80,7 +76,7 @@ def make_container_spec(config: pb.ContainerConfig, sources: Sources) -> Contain
         "mounts": made.mounts,
         "linux": linux,
     }
-    request = guest_pb2.CreateContainerRequest(
+    return guest_pb2.CreateContainerRequest(
         container_id=config.container_id,
         oci_spec_json=orjson.dumps(spec).decode(),
         image_key=sources.image_key,
@@ -92,15 +88,6 @@ def make_container_spec(config: pb.ContainerConfig, sources: Sources) -> Contain
         termination_message_path=config.termination_message_path,
         make_directories=[process["cwd"]],
     )
-    return ContainerSpec(request, process)
-
-
-def exec_process(process: dict[str, Any], command: Sequence[str], *, tty: bool) -> dict[str, Any]:
-    """Return the process of an exec: the container's own, with another command and terminal."""
-    env = process["env"]
-    if tty and not any(entry.startswith("TERM=") for entry in env):
-        env = [*env, "TERM=xterm"]
-    return process | {"args": list(command), "terminal": tty, "env": env}
 
 
 def _namespaces(sources: Sources) -> list[dict[str, str]]:

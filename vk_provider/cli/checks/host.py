@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
+import stat
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -122,7 +124,7 @@ def check_disk(what: str, folder: Path, least_bytes: int = 10 * _GIB) -> Finding
 
 
 def check_run_dir(folder: Path) -> Finding:
-    """A tmpfs for what is secret."""
+    """A tmpfs, for what must be gone with the next boot."""
     place = _existing(folder)
     try:
         done = subprocess.run(
@@ -135,7 +137,7 @@ def check_run_dir(folder: Path) -> Finding:
         return ok("run folder", f"{place} is in memory")
     return doubtful(
         "run folder",
-        f"{folder} is on a disk, and secrets pass through it",
+        f"{folder} is on a disk, where sockets of VMs outlive a reboot",
         "name a folder on a tmpfs with --agent-run-dir (systemd makes /run one)",
     )
 
@@ -151,6 +153,44 @@ def check_memory(meminfo: Path = Path("/proc/meminfo")) -> Finding:
     if available < _GIB:
         return doubtful("memory", found, "a pod of the smallest size takes half a GiB")
     return ok("memory", found)
+
+
+def check_swap(swaps: Path = Path("/proc/swaps"), sys: Path = Path("/sys")) -> Finding:
+    """Whether the memory of VMs, and secrets with it, may be written to a disk in clear."""
+    try:
+        places = [line.rsplit(maxsplit=4)[0] for line in swaps.read_text().splitlines()[1:]]
+    except OSError as exc:
+        return doubtful("swap", f"{swaps}: {exc.strerror}", "mount /proc")
+    clear = [place for place in places if not _kept_secret(place, sys)]
+    if clear:
+        return doubtful(
+            "swap",
+            f"{', '.join(clear)} is not encrypted, and pods' memory (secrets too) may get there",
+            "swapoff -a, or swap to an encrypted device (crypttab's option `swap`) or to zram",
+        )
+    return ok("swap", ", ".join(places) or "none")
+
+
+def _kept_secret(swap: str, sys: Path) -> bool:
+    """Whether what is swapped there is encrypted, or stays in memory."""
+    try:
+        found = Path(swap).stat()
+    except OSError:
+        return False
+    # A file is as secret as the device of its file system.
+    number = found.st_rdev if stat.S_ISBLK(found.st_mode) else found.st_dev
+    device = sys / "dev/block" / f"{os.major(number)}:{os.minor(number)}"
+    return _encrypted(device.resolve())
+
+
+def _encrypted(device: Path) -> bool:
+    if device.name.startswith("zram"):
+        return True
+    with contextlib.suppress(OSError):
+        if (device / "dm/uuid").read_text().startswith("CRYPT-"):
+            return True
+    below = list((device / "slaves").glob("*"))
+    return bool(below) and all(_encrypted(lower.resolve()) for lower in below)
 
 
 def check_cgroups(root: Path = Path("/sys/fs/cgroup")) -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.agent import guest_clock
 from vk_provider.agent.context import Context
 from vk_provider.agent.disks import SCRATCH_LUN, mount_image
 from vk_provider.agent.guest_calls import CALL_S, ask
@@ -69,8 +70,10 @@ async def start_machine(
     status.guest_kernel, status.guest_version = started.guest_kernel, started.guest_version
     with phases.step("configure"):
         await _configure(context, sandbox, request, attachment.interface, scratch_path=str(scratch))
-    with phases.step("volumes"):
-        await _make_volumes(context, sandbox, list(request.volumes))
+    async with together() as group:
+        group.create_task(_set_clock(context, sandbox), name=f"clock of {sandbox.id}")
+        with phases.step("volumes"):
+            await _make_volumes(context, sandbox, list(request.volumes))
 
 
 def _order(context: Context, sandbox: Sandbox, attachment: Attachment) -> MachineOrder:
@@ -133,6 +136,13 @@ async def _configure(
     async with together() as group:
         group.create_task(scratch(), name=f"scratch disk into {sandbox.id}")
         await ask(control.Configure(configure, timeout=CALL_S), f"configuring sandbox {sandbox.id}")
+
+
+async def _set_clock(context: Context, sandbox: Sandbox) -> None:
+    """Make good what Configure's time was late: under load that is more than milliseconds."""
+    found = await guest_clock.set_right(context.clock, sandbox.guest(), at_once=True)
+    if not found.exact:
+        sandbox.clock_doubted.set()
 
 
 async def _make_volumes(context: Context, sandbox: Sandbox, volumes: Sequence[pb.Volume]) -> None:

@@ -25,7 +25,7 @@ wrong flag
 state file cut short
     integration/cli/test_bad_hosts.py, unit/agent/test_store.py
 full disk
-    integration/agent/test_full_disk.py, integration/cli/test_bad_hosts.py,
+    e2e/test_full_disk.py, integration/agent/test_full_disk.py, integration/cli/test_bad_hosts.py,
     integration/images/test_image_store.py, integration/logs/test_full_disk.py,
     unit/agent/test_full_disk.py
 """

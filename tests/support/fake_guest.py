@@ -6,6 +6,7 @@ Keeps `guest.proto`'s rules (output numbered and resumable, events numbered) and
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ class FakeGuest:
         self.calls: list[str] = []
         self.configured: pb.ConfigureRequest | None = None
         self.volumes: dict[str, pb.PutVolumeRequest] = {}
+        self.clock_ahead_ns = 0
+        self.clock_changes: list[pb.SetClockRequest] = []
         self.start_error = ""
         self.ends_on_term = True
         self.hang = asyncio.Event()
@@ -105,7 +108,17 @@ class FakeGuest:
     async def Hello(self, request: Any, context: Any) -> pb.HelloResponse:  # noqa: N802
         if self.silent:
             await asyncio.get_running_loop().create_future()
-        return pb.HelloResponse(protocol_version=1, guest_version="fake", kernel_release="6.1")
+        return pb.HelloResponse(
+            protocol_version=1,
+            guest_version="fake",
+            kernel_release="6.1",
+            clock_ns=time.time_ns() + self.clock_ahead_ns,
+        )
+
+    async def SetClock(self, request: Any, context: Any) -> pb.SetClockResponse:  # noqa: N802
+        self.clock_changes.append(request)
+        self.clock_ahead_ns += request.adjust_ns
+        return pb.SetClockResponse(offset_ns=request.adjust_ns)
 
     async def Configure(self, request: Any, context: Any) -> pb.ConfigureResponse:  # noqa: N802
         self.calls.append("configure")
@@ -212,5 +225,6 @@ class FakeGuest:
         await context.write(pb.ExecOutput(exit=pb.ExecExit(code=3)))
 
     async def WatchStats(self, request: Any, context: Any) -> AsyncIterator[pb.Stats]:  # noqa: N802
-        yield pb.Stats(pod=pb.CgroupStats(cpu_usec=1_500_000, memory_current=9, pids_current=2))
+        usage = pb.CgroupStats(cpu_usec=1_500_000, memory_current=9, pids_current=2)
+        yield pb.Stats(pod=usage, time_ns=time.time_ns() + self.clock_ahead_ns)
         await asyncio.get_running_loop().create_future()

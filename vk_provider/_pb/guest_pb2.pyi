@@ -301,15 +301,26 @@ class SetClockRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLOCK_NS_FIELD_NUMBER: _builtins.int
+    ADJUST_NS_FIELD_NUMBER: _builtins.int
+    SLEW_FIELD_NUMBER: _builtins.int
     clock_ns: _builtins.int
+    """the host's wall clock at sending; taken where adjust_ns is 0"""
+    adjust_ns: _builtins.int
+    """Instead: by how much to put the clock forward (negative: back). Unlike a
+    time, it is not made wrong by how long the call takes.
+    """
+    slew: _builtins.bool
+    """adjust_ns by and by (500 ppm), so that time never goes back"""
     def __init__(
         self,
         *,
         clock_ns: _builtins.int = ...,
+        adjust_ns: _builtins.int = ...,
+        slew: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ns", b"clock_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjust_ns", b"adjust_ns", "clock_ns", b"clock_ns", "slew", b"slew"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

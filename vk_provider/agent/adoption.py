@@ -99,6 +99,7 @@ async def _take_up(context: Context, sandbox: Sandbox) -> None:
         await wait_end(sandbox)
         return
     sandbox.machine = machine
+    sandbox.clock_doubted.set()  # nobody has looked after it meanwhile
     # Which disks the guest has mounted is asked for again when one is needed: that is idempotent.
     begin_life(context, sandbox, machine)
     await sandbox.group_ready.wait()

@@ -52,7 +52,7 @@ def host_info(context: Context, machines: MachinesInfo) -> pb.HostInfo:
         resolv_conf=_read("/etc/resolv.conf", keep_lines=True),
         network_ready=ready,
         network_message=network_message,
-        conditions=_conditions(memory.available, node_fs, images),
+        conditions=_conditions(memory.available, [node_fs, _log_fs(settings.log_dir)], images),
         image_fs_capacity_bytes=images.capacity_bytes,
         image_fs_used_bytes=images.used_bytes,
         image_fs_available_bytes=images.available_bytes,
@@ -85,10 +85,17 @@ def host_addresses() -> list[str]:
     return found
 
 
+def _log_fs(log_dir: Path) -> os.statvfs_result:
+    """Return the figures of the file system that takes the logs; their folder may come later."""
+    while not log_dir.exists():
+        log_dir = log_dir.parent
+    return os.statvfs(log_dir)
+
+
 def _conditions(
-    memory_available: int, node_fs: os.statvfs_result, images: FsUsage
+    memory_available: int, file_systems: list[os.statvfs_result], images: FsUsage
 ) -> list[pb.HostCondition]:
-    node_share = node_fs.f_bavail / max(1, node_fs.f_blocks)
+    node_share = min(fs.f_bavail / max(1, fs.f_blocks) for fs in file_systems)
     image_share = images.available_bytes / max(1, images.capacity_bytes)
     pids_left = int(_read("/proc/sys/kernel/pid_max") or 0) - len(psutil.pids())
     # The sentences hold no figures: each change of one is a patch of the Node.

@@ -7,6 +7,7 @@ import asyncio
 import grpc.aio
 
 from vk_provider._pb import guest_pb2
+from vk_provider.agent import guest_clock
 from vk_provider.agent.context import Context
 from vk_provider.agent.ending import begin_end
 from vk_provider.agent.exits import apply_info
@@ -75,6 +76,10 @@ async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
                 _follow_stats(context, sandbox, machine), name=f"statistics {sandbox.id}"
             )
             group.create_task(_watch_silence(sandbox, machine), name=f"silence of {sandbox.id}")
+            group.create_task(
+                guest_clock.keep_right(context.clock, sandbox, machine.guest),
+                name=f"clock of {sandbox.id}",
+            )
             for container in sandbox.containers.values():
                 if container.record.made and not container.record.exited:
                     begin_output(context, container)
@@ -156,7 +161,9 @@ async def _follow_stats(context: Context, sandbox: Sandbox, machine: Machine) ->
         try:
             async for stats in call:
                 await throttle.pass_one()
-                take_stats(sandbox, stats, context.clock.now_ns())
+                now = context.clock.now_ns()
+                guest_clock.doubt(sandbox, stats.time_ns, now)
+                take_stats(sandbox, stats, now)
                 sandbox.heard.set()
         except grpc.aio.AioRpcError as exc:
             broke_off(exc, "its statistics")

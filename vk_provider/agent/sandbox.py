@@ -73,6 +73,8 @@ class Sandbox:
     stats_at_ns: int = 0
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by each sample."""
+    clock_doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by a sample whose time is not the host's."""
     usage: pb.UsageRecord | None = None
     """As it was written last."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.agent import guest_clock
 from vk_provider.agent.booting import Seed, boot
 from vk_provider.agent.context import Context
 from vk_provider.agent.disks import mount_image
@@ -50,6 +51,7 @@ async def start_machine(
             )
         with phases.step("configure"):
             await _configure(context, sandbox, request, attachment.interface)
+        group.create_task(_set_clock(context, sandbox), name=f"clock of {sandbox.id}")
         with phases.step("volumes"):
             await _make_volumes(context, sandbox, list(request.volumes))
 
@@ -134,6 +136,13 @@ async def _mount_early(context: Context, sandbox: Sandbox, image: str) -> None:
     """Mount an image that a container will soon want; one that is not here yet is no error."""
     if context.images.resolve(image) is not None:
         await mount_image(context, sandbox, image)
+
+
+async def _set_clock(context: Context, sandbox: Sandbox) -> None:
+    """Make good what Configure's time was late: under load that is more than milliseconds."""
+    found = await guest_clock.set_right(context.clock, sandbox.guest(), at_once=True)
+    if not found.exact:
+        sandbox.clock_doubted.set()
 
 
 async def _make_volumes(context: Context, sandbox: Sandbox, volumes: Sequence[pb.Volume]) -> None:

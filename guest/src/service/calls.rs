@@ -61,7 +61,7 @@ impl GuestService for Service {
     }
 
     async fn set_clock(&self, request: Request<SetClockRequest>) -> Answer<SetClockResponse> {
-        let done = clock::set_ns(request.into_inner().clock_ns);
+        let done = clock::set(&request.into_inner());
         answer(done.map(|offset_ns| SetClockResponse { offset_ns }))
     }
 

@@ -1,0 +1,77 @@
+"""The agent's disk is full: new pods say what they wait for, and start when there is room.
+
+How running pods fare, and what fills the disk, is in integration/agent/test_full_disk.py.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Cluster, Namespace
+
+pytestmark = pytest.mark.e2e
+
+
+@contextmanager
+def no_room(folder: Path) -> Iterator[None]:
+    """Have no file fit into a folder of the agent's, nor another folder."""
+    folder.mkdir(exist_ok=True)
+    options = ["-t", "tmpfs", "-o", "size=4k,nr_inodes=1", "tmpfs"]
+    subprocess.run(["mount", *options, str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_pods_wait_for_room_and_say_so(cluster: Cluster, namespace: Namespace) -> None:
+    agent = cluster.settings.directory / "agent"
+    namespace.pod("before", "exec sleep 100000")
+    with no_room(agent / "sandboxes"):
+        namespace.pod("late", "exec sleep 100000", wait="")
+        until(lambda: "No space left on device" in said(namespace, "late"))
+        assert "FailedCreatePodSandBox" in said(namespace, "late")
+    namespace.wait("pod/late", "condition=Ready")
+
+    with no_room(agent / "images" / "work"):
+        always = {"imagePullPolicy": "Always"}
+        namespace.pod("large", "exec sleep 100000", image=cluster.tools, container=always, wait="")
+        until(lambda: "No space left on device" in said(namespace, "large"))
+        assert f'Failed: Failed to pull image "{cluster.tools}"' in said(namespace, "large")
+        until(lambda: waits_for(namespace, "large") in {"ErrImagePull", "ImagePullBackOff"})
+        assert status(namespace, "large")["phase"] == "Pending"
+    namespace.wait("pod/large", "condition=Ready")
+    for pod in ("before", "late", "large"):
+        assert status(namespace, pod)["containerStatuses"][0]["restartCount"] == 0
+
+
+def status(namespace: Namespace, pod: str) -> dict[str, Any]:
+    found: dict[str, Any] = namespace.json("get", "pod", pod)["status"]
+    return found
+
+
+def waits_for(namespace: Namespace, pod: str) -> str:
+    """Return the reason for which the pod's container waits."""
+    state = status(namespace, pod)["containerStatuses"][0]["state"]
+    return str(state.get("waiting", {}).get("reason"))
+
+
+def said(namespace: Namespace, pod: str) -> str:
+    """Return the pod's events, a line each."""
+    selector = f"--field-selector=involvedObject.name={pod}"
+    events = namespace.json("get", "events", selector)["items"]
+    return "\n".join(f"{event['reason']}: {event['message']}" for event in events)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.3)

@@ -63,7 +63,7 @@ async def _run(
             recorder,
             objects,
             node,
-            await _pod_settings(settings.pods, host, objects),
+            await _pod_settings(settings.pods, host, objects, node),
             clock,
         )
         objects.on_change = pods.object_changed
@@ -106,19 +106,27 @@ async def _run(
 
 
 async def _pod_settings(
-    settings: PodSettings, host: pb.HostInfo, objects: ObjectSource
+    settings: PodSettings, host: pb.HostInfo, objects: ObjectSource, node: NodeController
 ) -> PodSettings:
-    dns = settings.cluster_dns or await _find_dns(objects)
+    dns = settings.cluster_dns or await _find_dns(objects, node)
     return dataclasses.replace(settings, cluster_dns=dns, memory_capacity_bytes=host.memory_bytes)
 
 
-async def _find_dns(objects: ObjectSource) -> tuple[str, ...]:
-    """Return the addresses of the cluster's DNS Service, () where there is none."""
+async def _find_dns(objects: ObjectSource, node: NodeController) -> tuple[str, ...]:
+    """Return the addresses of the cluster's DNS Service, () where there is none.
+
+    Waits while the API server is away: what is not found now would be missing in every pod until
+    the next start, and no pod is started before the Node is registered anyway.
+    """
     try:
         services = await objects.services("kube-system")
-    except Unavailable as exc:
-        log.warning("can't look for the cluster's DNS", error=str(exc))
-        return ()
+    except Unavailable:
+        await node.wait_registered()
+        try:
+            services = await objects.services("kube-system")
+        except Unavailable as exc:
+            log.warning("can't look for the cluster's DNS", error=str(exc))
+            return ()
     for service in services:
         if service["metadata"]["name"] == "kube-dns":
             addresses = service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP")]

@@ -4,6 +4,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,21 @@ async def test_a_lease_is_made_renewed_and_made_anew(
     put = api.of("PUT", f"{LEASES}/n")[0]
     assert put.body["metadata"]["resourceVersion"] == "1"
     assert put.body["metadata"]["ownerReferences"][0]["uid"] == "u1"
+
+
+async def test_a_server_that_holds_a_renewal_does_not_hold_up_the_next(
+    api: ApiStub, client: KubeClient, clock: FakeClock
+) -> None:
+    stay = asyncio.Event()
+    made = {"metadata": {"name": "n", "resourceVersion": "1"}}
+    api.on("GET", f"{LEASES}/n", made)
+    api.on("PUT", f"{LEASES}/n", Stream([], stay), made)
+    lease = LeaseKeeper(client, replace(SETTINGS, lease_interval_s=0.1), clock, lambda: "u1")
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(lease.run())
+        await api.count("PUT", f"{LEASES}/n", 1)
+        await clock.wait_for_sleeper()
+        await clock.advance(1)
+        await api.count("PUT", f"{LEASES}/n", 2)
+        task.cancel()
+    stay.set()

@@ -9,7 +9,7 @@ from vk_provider.common.errors import Unavailable, VkError
 from vk_provider.kube.errors import ApiTimeout, ApiUnavailable
 from vk_provider.runtime.fake_records import Executed, FakeImage, Program
 
-_PROBE = ("ready",)
+_PROBE: tuple[str, ...] = ("ready",)
 _CREATING = {"run_sandbox", "create_container", "start_container", "stop_container"}
 
 
@@ -28,7 +28,7 @@ async def _load(world: PodWorld) -> dict[tuple[str, ...], Executed]:
     world.runtime.program = lambda config: programs[config.image.split("/")[1].split(":")[0]]
     probe = {
         "exec": {"command": list(_PROBE)},
-        "periodSeconds": 1,
+        "periodSeconds": 10,
         "failureThreshold": 1,
         "successThreshold": 1,
         "timeoutSeconds": 1,
@@ -105,7 +105,7 @@ async def test_a_server_that_fails_now_and_then() -> None:
     async with pod_world() as world:
         execs = await _load(world)
         execs[_PROBE] = Executed()
-        for _ in range(30):
+        for _ in range(15):
             world.api.go_away(ApiUnavailable("broken", status=500))
             await world.advance(1.5)
             world.api.come_back()

@@ -90,7 +90,8 @@ class StatusWriter:
                 await self._write()
                 pause_s = _PAUSE_S[0]
             except VkError as exc:
-                log.warning("status not written", pod=self._name, error=str(exc), retry_s=pause_s)
+                tell = log.warning if pause_s == _PAUSE_S[0] else log.debug  # once an outage
+                tell("status not written, trying on", pod=self._name, error=str(exc))
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PAUSE_S[1])
                 self._news.set()

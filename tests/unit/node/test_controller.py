@@ -170,6 +170,31 @@ async def test_an_agent_away_at_the_start_leaves_the_node_not_ready_until_it_com
             task.cancel()
 
 
+async def test_an_agent_that_restarts_leaves_the_node_ready_and_one_that_stays_away_does_not(
+    api: ApiStub, client: KubeClient, clock: FakeClock
+) -> None:
+    script(api, node())
+    async with running(client, clock) as (_, runtime):
+        await api.count("PATCH", f"{NODE}/status", 1)
+        await clock.wait_for_sleeper()
+        runtime.go_away()
+        for _ in range(3):  # two of its own looks, and one at the end of its events
+            await clock.advance(9)
+        assert all(_ready(s.body) == "True" for s in api.of("PATCH", f"{NODE}/status"))
+        while _ready(api.of("PATCH", f"{NODE}/status")[-1].body) == "True":
+            await clock.wait_for_sleeper()
+            await clock.advance(10)
+        runtime.come_back()
+        while _ready(api.of("PATCH", f"{NODE}/status")[-1].body) != "True":
+            await clock.wait_for_sleeper()
+            await clock.advance(10)
+
+
+def _ready(patch: dict[str, Any]) -> str:
+    (found,) = [c["status"] for c in patch["status"]["conditions"] if c["type"] == "Ready"]
+    return str(found)
+
+
 async def test_a_lease_is_made_renewed_and_made_anew(
     api: ApiStub, client: KubeClient, clock: FakeClock
 ) -> None:

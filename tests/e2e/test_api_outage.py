@@ -122,9 +122,13 @@ class Load:
 
     def wait_right(self, before: dict[str, pb.ContainerStatus], returned: datetime) -> None:
         """Return when the API says nothing that is not true."""
-        deadline = time.monotonic() + 60
+        began = time.monotonic()
+        said: list[str] = []
         while wrong := self.wrong(before, returned):
-            assert time.monotonic() < deadline, wrong
+            if wrong != said:
+                print(f"  after {time.monotonic() - began:.1f} s: {wrong}")
+            said = wrong
+            assert time.monotonic() - began < 60, wrong
             time.sleep(0.1)
 
     def wrong(self, before: dict[str, pb.ContainerStatus], returned: datetime) -> list[str]:

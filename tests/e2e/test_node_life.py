@@ -12,7 +12,7 @@ import pytest
 
 from hack.devcluster import cluster as dev
 from hack.devcluster import pki
-from hack.devcluster.processes import Record, records, running, spawn, stop, tail
+from hack.devcluster.processes import Record, running, spawn, stop, tail
 from tests.e2e.conftest import Cluster, Namespace
 
 pytestmark = pytest.mark.e2e
@@ -24,20 +24,16 @@ _SLEEP = "echo up; exec sleep 100000"
 def whole(cluster: Cluster) -> Iterator[None]:
     """Whatever the test did with them, agent and node run afterwards, and the node is Ready."""
     yield
-    for record in records(cluster.settings):
-        if record.name == "vk-provider":
-            stop(cluster.settings, record, grace_s=30)
-    cluster.start_agent()
-    cluster.start_node()
-    dev.wait_node_ready(cluster.settings, cluster.builds, cluster.kubectl, ["agent", "node"])
+    _make_whole(cluster)
 
 
 @pytest.fixture
-def stayer(whole: None, namespace: Namespace) -> Iterator[str]:
-    """A pod that is the same one after the test, with no restart."""
+def stayer(cluster: Cluster, namespace: Namespace) -> Iterator[str]:
+    """A pod that is the same one after the test, with no restart; and as `whole`."""
     namespace.pod("stayer", _SLEEP)
     before = _container_id(namespace)
     yield before
+    _make_whole(cluster)
     namespace.wait("pod/stayer", "condition=Ready")
     assert _container_id(namespace) == before
     assert namespace.logs("stayer") == "up\n"
@@ -128,6 +124,15 @@ def test_a_node_leaves_its_cluster_for_good(
     assert f"Node {settings.node_name} is deleted" in said
     assert cluster.kubectl.json("get", "nodes")["items"] == []
     assert not _machines()
+
+
+def _make_whole(cluster: Cluster) -> None:
+    supervisor = running(cluster.settings, "vk-provider")
+    if supervisor is not None:
+        stop(cluster.settings, supervisor, grace_s=30)
+    cluster.start_agent()
+    cluster.start_node()
+    dev.wait_node_ready(cluster.settings, cluster.builds, cluster.kubectl, ["agent", "node"])
 
 
 def _leave(cluster: Cluster, *arguments: str) -> tuple[int, str, str]:

@@ -13,7 +13,7 @@ from vk_provider.pods.annotations import POD_NOTES
 from vk_provider.pods.podspec import Pod, describe, name_of, namespace_of, uid_of
 from vk_provider.pods.status.patch import apply_patch, make_patch
 
-_PAUSE_S = (0.2, 5.0)  # first and longest: written within 10 s of the server's return
+_PAUSE_S = (0.2, 3.0)  # first and longest: soon after the server's return, see reflector
 
 log = get_logger("pods.status")
 

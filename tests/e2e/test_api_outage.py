@@ -39,7 +39,7 @@ def test_an_outage_under_load(cluster: Cluster, namespace: Namespace) -> None:
     before = load.truth()
     namespace.kubectl("delete", "pod", "leaves", "--wait=false")
 
-    _kill_api_server(cluster)
+    _kill(cluster, "kube-apiserver")
     ends = time.monotonic() + _OUTAGE_S
     load.change(before)
     time.sleep(max(0.0, ends - time.monotonic()))
@@ -67,6 +67,27 @@ def test_an_outage_under_load(cluster: Cluster, namespace: Namespace) -> None:
     )
     assert numbers > _OUTAGE_S
     assert right_after < _RIGHT_WITHIN_S
+
+
+@pytest.mark.timeout(600)
+def test_a_node_and_an_agent_that_start_without_an_api_server(
+    cluster: Cluster, namespace: Namespace
+) -> None:
+    namespace.pod("stayer", "exec sleep 100000")
+    before = _shown(namespace.json("get", "pod", "stayer"))
+    start_counter(namespace, "counter")
+    namespace.wait("pod/counter", "condition=Ready")
+    for name in ("kube-apiserver", "node", "agent"):
+        _kill(cluster, name)
+    cluster.start_agent()
+    cluster.start_node()
+    time.sleep(20)  # long enough to draw wrong conclusions
+    assert running(cluster.settings, "node") is not None
+    control_plane.start_api_server(cluster.settings, cluster.builds.control_plane)
+    namespace.pod("newcomer", "exec sleep 100000")
+    assert _shown(namespace.json("get", "pod", "stayer")) == before
+    assert _shown(namespace.json("get", "pod", "counter"))[:3] == ("Running", True, 0)
+    counted(namespace, "counter")
 
 
 class Load:
@@ -209,8 +230,8 @@ def _ended(pod: dict[str, Any] | None) -> tuple[str, int]:
     return status.get("phase", ""), next((s.get("exitCode", -1) for s in states), -1)
 
 
-def _kill_api_server(cluster: Cluster) -> None:
-    record = running(cluster.settings, "kube-apiserver")
+def _kill(cluster: Cluster, name: str) -> None:
+    record = running(cluster.settings, name)
     assert record is not None
     os.kill(record.pid, signal.SIGKILL)
     os.waitpid(record.pid, 0)

@@ -9,7 +9,10 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.e2e
 
 _OUTAGE_S = int(os.environ.get("VK_OUTAGE_S", "75"))
 _RIGHT_WITHIN_S = 10
+_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _WAIT = "while ! [ -e /tmp/go ]; do sleep 0.2; done; "
 _STAY = ("stays-0", "stays-1", "counter", "turns-ready", "turns-unready")
 
@@ -156,14 +160,17 @@ class Load:
 
     def wrong(self, before: dict[str, pb.ContainerStatus], returned: datetime) -> list[str]:
         """Return what the API says that is not true."""
+        name = self._cluster.settings.node_name
         try:
-            pods = {self._name(p): p for p in self._namespace.json("get", "pods")["items"]}
-            node = self._cluster.kubectl.json("get", "node", self._cluster.settings.node_name)
-            lease = self._cluster.kubectl.json(
-                "-n", "kube-node-lease", "get", "lease", self._cluster.settings.node_name
-            )
-        except SystemExit as error:
+            listed = self._get(f"/api/v1/namespaces/{self._namespace.name}/pods")
+            node = self._get(f"/api/v1/nodes/{name}")
+            lease = self._get(f"{_LEASES}/{name}")
+        except urllib.error.HTTPError as error:
+            error.close()
             return [str(error)]
+        except OSError as error:
+            return [str(error)]
+        pods = {self._name(pod): pod for pod in listed["items"]}
         shown = {name: _shown(pod) for name, pod in pods.items()}
         wanted: dict[str, Any] = {
             name: ("Running", name != "turns-unready", 0, f"vk://{before[name].container_id}")
@@ -183,6 +190,15 @@ class Load:
         if datetime.fromisoformat(lease["spec"]["renewTime"]) < returned:
             wrong.append(f"lease: {lease['spec']}")
         return wrong
+
+    def _get(self, path: str) -> Any:
+        """Read from the API; kubectl takes seconds on a busy host, and seconds count here."""
+        certificates = self._cluster.settings.pki
+        context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+        context.load_cert_chain(certificates / "admin.crt", certificates / "admin.key")
+        url = f"{self._cluster.settings.api_url}{path}"
+        with urllib.request.urlopen(url, context=context, timeout=10) as answer:
+            return json.load(answer)
 
     def _name(self, pod: dict[str, Any]) -> str:
         return (

@@ -26,10 +26,7 @@ def start(settings: ClusterSettings, binaries: Path) -> None:
     pki.write_kubeconfig(settings, settings.admin_kubeconfig, "admin")
     _add_link(settings)
     spawn(settings, "etcd", [str(binaries / "etcd"), *_etcd_flags(settings)])
-    spawn(
-        settings, "kube-apiserver", [str(binaries / "kube-apiserver"), *_apiserver_flags(settings)]
-    )
-    _wait_ready(settings)
+    start_api_server(settings, binaries)
     spawn(
         settings,
         "kube-controller-manager",
@@ -39,6 +36,14 @@ def start(settings: ClusterSettings, binaries: Path) -> None:
         settings, "kube-scheduler", [str(binaries / "kube-scheduler"), *_scheduler_flags(settings)]
     )
     _allow_bootstrap(settings, binaries / "kubectl")
+
+
+def start_api_server(settings: ClusterSettings, binaries: Path) -> None:
+    """Start the API server, where it does not run, and return when it answers /readyz."""
+    spawn(
+        settings, "kube-apiserver", [str(binaries / "kube-apiserver"), *_apiserver_flags(settings)]
+    )
+    _wait_ready(settings)
 
 
 def start_proxy(settings: ClusterSettings, binaries: Path) -> None:

@@ -70,6 +70,20 @@ def make(settings: ClusterSettings) -> None:
     (pki / ".complete").touch()
 
 
+def make_user(
+    settings: ClusterSettings,
+    name: str,
+    user: str,
+    groups: Iterable[str] = (),
+    valid: datetime.timedelta = _VALID,
+) -> None:
+    """Write NAME.crt and NAME.key for a further user, known to the API server as `user`."""
+    key = serialization.load_pem_private_key((settings.pki / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    certificate = x509.load_pem_x509_certificate((settings.pki / "ca.crt").read_bytes())
+    _leaf(settings.pki, Authority(certificate, key), name, user, groups, valid=valid)
+
+
 def write_kubeconfig(settings: ClusterSettings, path: Path, user: str) -> None:
     """Write a kubeconfig that speaks as the holder of USER.crt."""
     auth = {
@@ -130,6 +144,7 @@ def _leaf(
     common_name: str,
     groups: Iterable[str] = (),
     sans: Iterable[str] = (),
+    valid: datetime.timedelta = _VALID,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
@@ -142,7 +157,7 @@ def _leaf(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + _VALID)
+        .not_valid_after(now + valid)
         .add_extension(_usage(ca=False), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage(

@@ -11,15 +11,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from hack.devcluster.leftovers import look
 from hack.devcluster.processes import records, running
 from tests.e2e.conftest import Cluster, Namespace
+from tests.e2e.counters import counted, start_counter
 
 COUNTERS = 2
 MOST_PODS = 6
@@ -51,7 +49,7 @@ class Churn:
     def go(self, seconds: float, kill_each_s: float) -> None:
         """Act at random for that long."""
         for i in range(COUNTERS):
-            self._counter(f"counter-{i}")
+            start_counter(self.namespace, f"counter-{i}")
         for i in range(COUNTERS):
             self.namespace.wait(f"pod/counter-{i}", "condition=Ready")
         end = time.monotonic() + seconds
@@ -86,14 +84,7 @@ class Churn:
 
     def check_logs(self) -> int:
         """No number is missing or doubled in a counter's log; returns how many there were."""
-        total = 0
-        for i in range(COUNTERS):
-            numbers = self._whole_log(f"counter-{i}")
-            assert numbers[:1] == [0]
-            wrong = [(a, b) for a, b in itertools.pairwise(numbers) if b != a + 1]
-            assert not wrong, f"counter-{i} has breaks at {wrong[:5]}"
-            total += len(numbers)
-        return total
+        return sum(counted(self.namespace, f"counter-{i}") for i in range(COUNTERS))
 
     def check_host(self) -> None:
         """The host holds one VM, one namespace and so on for each pod, and nothing else."""
@@ -110,11 +101,6 @@ class Churn:
 
     def _expected(self) -> list[str]:
         return [f"counter-{i}" for i in range(COUNTERS)] + self.living
-
-    def _counter(self, name: str) -> None:
-        script = "import time\nn=0\nwhile True:\n print(n, flush=True)\n n+=1\n time.sleep(0.01)"
-        container: dict[str, Any] = {"command": ["python3", "-c", script]}
-        self.namespace.pod(name, "", image=self.cluster.tools, container=container, wait="")
 
     def _create(self) -> None:
         name = f"pod-{next(self._numbers)}"
@@ -149,23 +135,6 @@ class Churn:
         time.sleep(self.random.uniform(0, 2))
         _gone(record.pid)
         self.cluster.start_agent() if name == "agent" else self.cluster.start_node()
-
-    def _whole_log(self, pod: str) -> list[int]:
-        """Return the numbers of every log file of the container, rotated ones included."""
-        uid = self.namespace.json("get", "pod", pod)["metadata"]["uid"]
-        directory = self.cluster.settings.log_directory / f"{self.namespace.name}_{pod}_{uid}"
-        return [int(line.split(" ", 3)[3]) for line in _lines(directory / "main")]
-
-
-def _lines(directory: Path) -> list[str]:
-    rotated = sorted(f for f in directory.iterdir() if f.name.startswith("0.log."))
-    lines: list[str] = []
-    for file in [*rotated, directory / "0.log"]:
-        command = ["zcat", str(file)] if file.suffix == ".gz" else ["cat", str(file)]
-        lines += subprocess.run(
-            command, check=True, capture_output=True, text=True
-        ).stdout.splitlines()
-    return lines
 
 
 def _gone(pid: int) -> None:

@@ -33,6 +33,13 @@ class Stream:
 
 
 @dataclass(frozen=True)
+class Live:
+    """A watch whose events the test puts in as it goes; None ends it."""
+
+    events: asyncio.Queue[dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
 class Seen:
     """A request that came."""
 
@@ -49,13 +56,13 @@ class ApiStub:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.url = ""
-        self._answers: dict[tuple[str, str], deque[Answer | Stream]] = defaultdict(deque)
+        self._answers: dict[tuple[str, str], deque[Answer | Stream | Live]] = defaultdict(deque)
         self._arrived = asyncio.Condition()
 
     def on(self, method: str, path: str, *answers: Any) -> None:
         """Script answers; a plain object is a body with status 200. WATCH counts as a method."""
         self._answers[method, path].extend(
-            a if isinstance(a, Answer | Stream) else Answer(a) for a in answers
+            a if isinstance(a, Answer | Stream | Live) else Answer(a) for a in answers
         )
 
     async def count(self, method: str, path: str, number: int) -> list[Seen]:
@@ -87,6 +94,8 @@ class ApiStub:
         answer = queue.popleft() if len(queue) > 1 else queue[0]
         if isinstance(answer, Stream):
             return await self._stream(request, answer)
+        if isinstance(answer, Live):
+            return await self._live(request, answer)
         body = answer.body if isinstance(answer.body, bytes) else orjson.dumps(answer.body)
         return web.Response(body=body, status=answer.status, headers=answer.headers)
 
@@ -97,6 +106,14 @@ class ApiStub:
             await response.write(orjson.dumps(event) + b"\n")
         if stream.stay is not None:
             await stream.stay.wait()
+        await response.write_eof()
+        return response
+
+    async def _live(self, request: web.Request, live: Live) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while (event := await live.events.get()) is not None:
+            await response.write(orjson.dumps(event) + b"\n")
         await response.write_eof()
         return response
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vk_provider.common.clock import Clock
-from vk_provider.common.errors import Conflict, NotFound, Unavailable
+from vk_provider.common.errors import Conflict, NotFound, Unavailable, VkError
 from vk_provider.kube.client import WatchEvent
 
 _MERGE_KEYS = {"conditions": "type", "podIPs": "ip", "hostIPs": "ip"}
@@ -37,7 +37,10 @@ class FakeApi:
         self.config_maps: dict[tuple[str, str], Json] = {}
         self.secrets: dict[tuple[str, str], Json] = {}
         self.registered: set[str] = set()
-        self.away = False
+        self.trouble: VkError | None = None
+        """What every request is answered with instead."""
+        self.slow_s = 0.0
+        """How long every answer takes; a watch's, to begin."""
         self.node_object: Json = {
             "metadata": {"name": "vk", "labels": {}},
             "spec": {},
@@ -88,7 +91,7 @@ class FakeApi:
     # ---- KubeClient ----
 
     async def list(self, path: str, params: Mapping[str, Any] | None = None) -> Json:
-        self._check()
+        await self._turn()
         return {
             "kind": "PodList",
             "items": [copy.deepcopy(p) for p in self.pods.values()],
@@ -98,7 +101,7 @@ class FakeApi:
     async def watch(
         self, path: str, params: Mapping[str, Any] | None = None
     ) -> AsyncGenerator[WatchEvent, None]:
-        self._check()
+        await self._turn()
         seen = int((params or {}).get("resourceVersion") or 0)
         while True:
             for version, event in self._log:
@@ -110,7 +113,7 @@ class FakeApi:
             self._check()
 
     async def patch(self, path: str, body: Any, *, kind: Any = "merge") -> Json:
-        self._check()
+        await self._turn()
         assert kind == "strategic" and path.endswith("/status")
         pod = self._named(path.removesuffix("/status"))
         if body["metadata"]["uid"] != pod["metadata"]["uid"]:
@@ -124,7 +127,7 @@ class FakeApi:
         return copy.deepcopy(pod)
 
     async def delete(self, path: str, *, body: Json | None = None) -> Json:
-        self._check()
+        await self._turn()
         pod = self._named(path)
         assert body is not None and body["gracePeriodSeconds"] == 0
         if body["preconditions"]["uid"] != pod["metadata"]["uid"]:
@@ -169,12 +172,13 @@ class FakeApi:
 
     # ---- inside ----
 
-    def go_away(self) -> None:
-        self.away = True
+    def go_away(self, trouble: VkError | None = None) -> None:
+        """Answer everything with this error, and end the watches."""
+        self.trouble = trouble or Unavailable("the API server is away")
         self._wake()
 
     def come_back(self) -> None:
-        self.away = False
+        self.trouble = None
 
     def _object(self, kind: Mapping[tuple[str, str], Json], namespace: str, name: str) -> Json:
         if (namespace, name) not in kind:
@@ -200,9 +204,14 @@ class FakeApi:
         self._news.set()
         self._news = asyncio.Event()
 
+    async def _turn(self) -> None:
+        if self.slow_s:
+            await self.clock.sleep(self.slow_s)
+        self._check()
+
     def _check(self) -> None:
-        if self.away:
-            raise Unavailable("the API server is away")
+        if self.trouble is not None:
+            raise self.trouble
 
     def _now(self, later_s: int = 0) -> str:
         when = datetime.fromtimestamp(self.clock.now_ns() / 1e9 + later_s, UTC)

@@ -33,6 +33,28 @@ class CallerStream(Protocol):
     async def write(self, message: Any) -> None: ...
 
 
+class _WholeWrites:
+    """A caller to whom each message goes out whole before the next, whoever is cancelled.
+
+    A cancelled write is still gRPC's, which refuses the next one while it is.
+    """
+
+    def __init__(self, caller: CallerStream, group: asyncio.TaskGroup) -> None:
+        """`group` owns the writes, and outlives whoever waits for them."""
+        self._caller = caller
+        self._group = group
+        self._last: asyncio.Task[None] | None = None
+
+    async def read(self) -> Any:
+        return await self._caller.read()
+
+    async def write(self, message: Any) -> None:
+        if self._last is not None and not self._last.done():
+            await asyncio.wait({self._last})
+        self._last = self._group.create_task(self._caller.write(message), name="answer")
+        await asyncio.shield(self._last)
+
+
 async def exec_stream(context: Context, caller: CallerStream) -> None:
     """Run a command in a container. Raises NotFound, Invalid, FailedPrecondition, Unavailable."""
     first = await _first(caller, pb.ExecRequest)
@@ -56,11 +78,14 @@ async def exec_stream(context: Context, caller: CallerStream) -> None:
             if answer.WhichOneof("message") == "exit":
                 return
 
-    try:
-        async with asyncio.timeout(start.timeout_s or None):
-            await _relay(call, begin, caller, _exec_input, down, f"executing {start.command[0]!r}")
-    except TimeoutError:
-        await caller.write(pb.ExecResponse(exit=pb.ExecExit(code=_TIMED_OUT, timed_out=True)))
+    async with together() as writes:
+        caller = _WholeWrites(caller, writes)
+        try:
+            async with asyncio.timeout(start.timeout_s or None):
+                what = f"executing {start.command[0]!r}"
+                await _relay(call, begin, caller, _exec_input, down, what)
+        except TimeoutError:
+            await caller.write(pb.ExecResponse(exit=pb.ExecExit(code=_TIMED_OUT, timed_out=True)))
 
 
 async def attach_stream(context: Context, caller: CallerStream) -> None:

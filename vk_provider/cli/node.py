@@ -13,7 +13,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _TAINT = "vk-provider.dev/virtual-node=:NoSchedule"
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @option("--node-name", metavar="NAME", help="The Node's name. [default: this host's name]")
 @option(
     "--bootstrap-kubeconfig",
@@ -107,7 +107,8 @@ _TAINT = "vk-provider.dev/virtual-node=:NoSchedule"
     help="A sysctl, or a prefix ending in *, that pods may set besides the safe ones.",
 )
 @log_level
-def node(log_level: str, **options: Any) -> None:
+@click.pass_context
+def node(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     """Be a node of a Kubernetes cluster: register, run the pods bound to it, answer as a kubelet.
 
     Needs an agent (vk-provider agent) on this host, which starts the microVMs. May be stopped,
@@ -117,7 +118,12 @@ def node(log_level: str, **options: Any) -> None:
     Join a cluster made with kubeadm:
       kubeadm token create --print-join-command     # for the token and the CA's hash
       vk-provider node --bootstrap-kubeconfig bootstrap.kubeconfig
+
+    To leave it for good: vk-provider node leave.
     """
+    if ctx.invoked_subcommand is not None:
+        _refuse_options(ctx)
+        return
     from vk_provider.cli.node_process import run_node
     from vk_provider.cli.processes import only_one, run_until_signal
     from vk_provider.cli.settings import read_node_settings
@@ -127,3 +133,66 @@ def node(log_level: str, **options: Any) -> None:
     settings = read_node_settings(options)
     with only_one(settings.pki_dir, "vk-provider node"):
         run_until_signal(run_node(settings))
+
+
+def _refuse_options(ctx: click.Context) -> None:
+    """Say where a subcommand's options belong, instead of passing over them."""
+    given = click.core.ParameterSource.COMMANDLINE
+    if any(ctx.get_parameter_source(name) is given for name in ctx.params):
+        raise click.UsageError(
+            f"Write the options after {ctx.invoked_subcommand}: "
+            f"vk-provider node {ctx.invoked_subcommand} --node-name …"
+        )
+
+
+@node.command(params=list(node.params))
+@option(
+    "--admin-kubeconfig",
+    type=_FILE,
+    metavar="FILE",
+    help="A kubeconfig that may delete nodes, for the Node object: its own credentials may not.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the pods to end.",
+)
+def leave(log_level: str, admin_kubeconfig: Path | None, timeout: float, **options: Any) -> None:
+    """Leave the cluster for good: end the pods by their grace, and remove what is left.
+
+    Takes the options that the node was started with; the credentials in its state folder do
+    without others. Stop the node process first (this takes its place), and let the agent run:
+
+    \b
+      systemctl disable --now vk-provider-node
+      vk-provider node leave --node-name vk-1 --admin-kubeconfig admin.kubeconfig
+      systemctl disable --now vk-provider-agent
+      vk-provider agent --remove-all
+
+    \b
+    In this order:
+      1. cordon: no new pods come
+      2. evict the pods, as disruption budgets allow, those of DaemonSets last, and wait
+      3. delete Lease and Node; without rights to the Node, say what an administrator must do
+      4. remove its certificates; the cluster can't be joined with them any more
+
+    What fails can be repeated. Until step 3 `kubectl uncordon` and a start take all back.
+    """
+    import asyncio
+
+    from vk_provider.cli.leaving import leave_cluster
+    from vk_provider.cli.processes import only_one
+    from vk_provider.cli.settings import read_node_settings
+    from vk_provider.common.logging import set_up
+
+    set_up(log_level)
+    ways = ("kubeconfig", "bootstrap_kubeconfig", "server", "ca", "bootstrap_token_file")
+    stored = options["state_dir"] / "pki" / "kubeconfig"
+    if not any(options[way] for way in ways) and stored.exists():
+        options["kubeconfig"] = stored
+    settings = read_node_settings(options)
+    with only_one(settings.pki_dir, "vk-provider node"):
+        asyncio.run(leave_cluster(settings, admin_kubeconfig, timeout, click.echo))

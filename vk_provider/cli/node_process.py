@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.cli.credentials import Credentials, open_client
@@ -36,26 +38,38 @@ async def run_node(settings: NodeProcessSettings) -> None:
     credentials = await open_client(settings, clock)
     try:
         async with AgentClient(f"unix:{settings.agent_socket}") as runtime:
-            await _run(settings, credentials, MeasuredRuntime(runtime), clock)
+            await be_node(settings, credentials, MeasuredRuntime(runtime), clock, _forever)
     finally:
         await credentials.client.close()
 
 
-async def _run(
-    settings: NodeProcessSettings, credentials: Credentials, runtime: Runtime, clock: Clock
+async def _forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def be_node(
+    settings: NodeProcessSettings,
+    credentials: Credentials,
+    runtime: Runtime,
+    clock: Clock,
+    work: Callable[[], Awaitable[None]],
 ) -> None:
+    """Be the node, registered and running its pods, for as long as `work` takes."""
     client = credentials.client
     recorder = EventRecorder(client, settings.node.name, clock)
     objects = ObjectSource(client, clock)
     node = NodeController(client, runtime, recorder, settings.node, clock)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(recorder.run(), name="events")
-        tasks.create_task(objects.run(), name="objects")
-        tasks.create_task(node.run(), name="node")
+        running: list[asyncio.Task[None]] = []
+
+        def start(task: Coroutine[Any, Any, None], name: str) -> None:
+            running.append(tasks.create_task(task, name=name))
+
+        start(recorder.run(), "events")
+        start(objects.run(), "objects")
+        start(node.run(), "node")
         if credentials.certificate is not None:
-            tasks.create_task(
-                credentials.certificate.run(client), name="client certificate renewal"
-            )
+            start(credentials.certificate.run(client), "client certificate renewal")
         host = await node.wait_host()
         pods = PodManager(
             client,
@@ -63,7 +77,7 @@ async def _run(
             recorder,
             objects,
             node,
-            await _pod_settings(settings.pods, host, objects),
+            await _pod_settings(settings.pods, host, objects, node),
             clock,
         )
         objects.on_change = pods.object_changed
@@ -78,7 +92,7 @@ async def _run(
             ),
         )
         node.on_change = lambda: serving.set_names([settings.node.name, *node.addresses])
-        tasks.create_task(serving.run(), name="serving certificate")
+        start(serving.run(), "serving certificate")
         server = KubeletServer(
             KubeletApiSettings(
                 node_name=settings.node.name,
@@ -93,32 +107,42 @@ async def _run(
             reviewer=client,
             clock=clock,
         )
-        tasks.create_task(server.run(), name="kubelet API")
+        start(server.run(), "kubelet API")
         # Admission and volumes look at the Node, so it comes first.
         await node.wait_registered()
-        tasks.create_task(pods.run(), name="pods")
+        start(pods.run(), "pods")
         log.info("running", node=settings.node.name, accelerator=host.accelerator)
         try:
-            await asyncio.Event().wait()
+            await work()
         finally:
             # Before the tasks are cancelled, the recorder's among them.
             await recorder.flush(_LAST_EVENTS_S)
+        for each in running:
+            each.cancel()
 
 
 async def _pod_settings(
-    settings: PodSettings, host: pb.HostInfo, objects: ObjectSource
+    settings: PodSettings, host: pb.HostInfo, objects: ObjectSource, node: NodeController
 ) -> PodSettings:
-    dns = settings.cluster_dns or await _find_dns(objects)
+    dns = settings.cluster_dns or await _find_dns(objects, node)
     return dataclasses.replace(settings, cluster_dns=dns, memory_capacity_bytes=host.memory_bytes)
 
 
-async def _find_dns(objects: ObjectSource) -> tuple[str, ...]:
-    """Return the addresses of the cluster's DNS Service, () where there is none."""
+async def _find_dns(objects: ObjectSource, node: NodeController) -> tuple[str, ...]:
+    """Return the addresses of the cluster's DNS Service, () where there is none.
+
+    Waits while the API server is away: what is not found now would be missing in every pod until
+    the next start, and no pod is started before the Node is registered anyway.
+    """
     try:
         services = await objects.services("kube-system")
-    except Unavailable as exc:
-        log.warning("can't look for the cluster's DNS", error=str(exc))
-        return ()
+    except Unavailable:
+        await node.wait_registered()
+        try:
+            services = await objects.services("kube-system")
+        except Unavailable as exc:
+            log.warning("can't look for the cluster's DNS", error=str(exc))
+            return ()
     for service in services:
         if service["metadata"]["name"] == "kube-dns":
             addresses = service["spec"].get("clusterIPs") or [service["spec"].get("clusterIP")]

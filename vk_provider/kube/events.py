@@ -13,11 +13,12 @@ from vk_provider.common.clock import Clock
 from vk_provider.common.errors import DeadlineExceeded, NotFound, Unavailable, VkError
 from vk_provider.common.logging import get_logger
 from vk_provider.kube.client import KubeClient, Object
+from vk_provider.kube.errors import ApiError
 from vk_provider.kube.event_correlator import Correlator, Decision, Observation, Written
 
 EventType = Literal["Normal", "Warning"]
 _QUEUE = 1000
-_TRIES = 12  # client-go maxTriesPerEvent
+_TRIES = 12  # client-go maxTriesPerEvent; here, of those that the server answered
 _PAUSE_S = (0.5, 10.0)
 _MESSAGE_BYTES = 1024  # the API server's limit
 _COMPONENT = "kubelet"  # dashboards and tests look for it
@@ -86,11 +87,14 @@ class EventRecorder:
         if decision is None:
             return
         pause = _PAUSE_S[0]
-        for _ in range(_TRIES):
+        answered = 0
+        while answered < _TRIES:
             try:
                 await self._send(seen, decision, at_ns)
                 return
             except (Unavailable, DeadlineExceeded) as exc:
+                # A server that is away, however long, costs no event; the queue bounds them.
+                answered += isinstance(exc, ApiError)
                 log.debug("event not written yet", reason=seen.reason, error=str(exc))
             except VkError as exc:
                 # Among them: the namespace is being deleted, and takes no new events.

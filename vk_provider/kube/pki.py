@@ -153,6 +153,14 @@ def store(file: Path, data: bytes) -> None:
     new.replace(file)
 
 
+def forget(directory: Path) -> None:
+    """Remove every certificate, key and kubeconfig in the folder that `store` filled."""
+    if directory.is_dir():
+        for file in directory.iterdir():
+            file.unlink()
+        directory.rmdir()
+
+
 def server_context(file: Path, client_ca_pem: bytes | None) -> ssl.SSLContext:
     """Return a context that presents the identity in `file`, and asks for client certificates.
 

@@ -16,7 +16,7 @@ from vk_provider.kube.errors import ApiError, Gone
 _PAGE = 500
 # The server ends a watch after this; spread, so that watches begun together don't end together.
 _WATCH_S = (300, 600)
-_BACKOFF_S = (0.2, 5.0)  # first and longest pause: back within 10 s of the server's return
+_BACKOFF_S = (0.2, 3.0)  # first and longest pause: right within 10 s of the server's return
 
 log = get_logger("kube.reflector")
 

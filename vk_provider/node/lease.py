@@ -43,14 +43,17 @@ class LeaseKeeper:
         failing = False
         while True:
             try:
-                await self.renew()
+                # A server that holds the request must not hold up the next (kubelet's
+                # heartbeat client has the same limit).
+                async with asyncio.timeout(self._settings.lease_interval_s):
+                    await self.renew()
                 pause = self._settings.lease_interval_s
                 if failing:
                     log.info("lease renewed again")
                 failing = False
-            except VkError as exc:
+            except (VkError, TimeoutError) as exc:
                 tell = log.debug if failing else log.warning
-                tell("lease not renewed, trying on", error=str(exc))
+                tell("lease not renewed, trying on", error=str(exc) or "no answer in time")
                 failing = True
                 pause = _RETRY_S
             await sleep_until_set(self._clock, pause, self._hurry)

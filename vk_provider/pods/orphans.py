@@ -45,7 +45,7 @@ class OrphanCollector:
             await self._wanted.wait()
             self._wanted.clear()
             try:
-                await self._sweep()
+                await self.sweep_now()
                 pause_s = _RETRY_S[0]
             except* VkError as group:
                 log.warning("orphans not removed yet", error=str(group.exceptions[0]))
@@ -53,7 +53,8 @@ class OrphanCollector:
                 pause_s = min(pause_s * 2, _RETRY_S[1])
                 self._wanted.set()
 
-    async def _sweep(self) -> None:
+    async def sweep_now(self) -> None:
+        """Return when the orphans of this moment are gone; raises what the runtime raises."""
         listed = await self._runtime.list_sandboxes()
         by_pod: dict[str, list[pb.SandboxStatus]] = {}
         for sandbox in listed.sandboxes:

@@ -32,7 +32,7 @@ from vk_provider.pods.status.writer import StatusWriter
 from vk_provider.pods.termination import clean_up, end_pod, read_messages, remove_superseded
 
 _NS = 1_000_000_000
-_RETRY_S = (0.2, 10.0)
+_RETRY_S = (0.2, 5.0)  # the longest bounds how late a server's return is noticed
 
 log = get_logger("pods.worker")
 

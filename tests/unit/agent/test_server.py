@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -80,6 +81,25 @@ async def test_an_exec_that_takes_too_long_is_ended(world: World) -> None:
         call = stub.Exec()
         start = pb.ExecStart(container_id=CONTAINER, command=["cat"], timeout_s=0.01)
         await call.write(pb.ExecRequest(start=start))
+        answers = [answer async for answer in call]
+    assert answers[-1].exit.timed_out
+
+
+async def test_an_exec_that_takes_too_long_is_ended_though_its_output_is_not_read(
+    world: World,
+) -> None:
+    start = pb.ExecStart(
+        container_id=CONTAINER, command=["cat"], stdin=True, stdout=True, timeout_s=0.5
+    )
+
+    async def requests() -> AsyncIterator[pb.ExecRequest]:
+        yield pb.ExecRequest(start=start)
+        for _ in range(500):  # more than the windows of all streams on the way
+            yield pb.ExecRequest(stdin=b"x" * 60_000)
+
+    async with served(world) as (stub, _):
+        call = stub.Exec(requests())
+        await asyncio.sleep(1)  # nobody reads before its time is over
         answers = [answer async for answer in call]
     assert answers[-1].exit.timed_out
 

@@ -33,6 +33,29 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
     assert len(out) > 100
 
 
+def test_leaving_explains_itself_and_takes_the_nodes_options(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = outcome(capsys, "node", "leave", "--help")
+    assert code == 0
+    for words in ("--admin-kubeconfig", "--timeout", "--node-name", "--state-dir", "cordon"):
+        assert words in out
+    code, _, err = outcome(capsys, "node", "--node-name=n", "leave")
+    assert code == 2
+    assert "Write the options after leave" in err
+
+
+def test_leaving_needs_the_agent_that_ends_the_pods(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "pki").mkdir()
+    (tmp_path / "pki" / "kubeconfig").write_text("{}")  # what it was joined with
+    folders = [f"--state-dir={tmp_path}", f"--agent-socket={tmp_path}/none"]
+    code, _, err = outcome(capsys, "node", "leave", "--node-name=n", *folders)
+    assert code == 1
+    assert "No agent listens at" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -22,6 +22,7 @@ from vk_provider.kube.csr import CLIENT, SERVING, request_certificate
 from vk_provider.kube.kubeconfig import read_kubeconfig
 from vk_provider.kube.pki import (
     Identity,
+    forget,
     load_identity,
     load_or_make_key,
     make_identity,
@@ -257,3 +258,13 @@ async def _presented(context: ssl.SSLContext) -> x509.Certificate:
         writer.close()
         await writer.wait_closed()
     return x509.load_der_x509_certificate(found)
+
+
+def test_a_folder_of_certificates_is_forgotten_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "pki"
+    for name in ("client-current.pem", "kubeconfig"):
+        store(folder / name, b"secret")
+    (folder / ".serving-current.pem.new").write_bytes(b"half written")
+    forget(folder)
+    assert not folder.exists()
+    forget(folder)

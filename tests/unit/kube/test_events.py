@@ -3,8 +3,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
-from tests.support.api_stub import Answer, ApiStub, status
+from tests.support.api_stub import Answer, ApiStub, status, write_kubeconfig
 from tests.support.fake_clock import FakeClock
 from vk_provider.kube.client import KubeClient
 from vk_provider.kube.event_correlator import Correlator, Observation, Written
@@ -81,6 +82,29 @@ async def test_an_event_outlives_an_outage_and_a_refused_one_is_dropped(
         await clock.advance(1)
         await recorder.flush(5)
     assert [s.body["reason"] for s in api.seen] == ["Lost", "Kept", "Kept"]
+
+
+async def test_events_of_a_long_outage_are_written_afterwards(
+    api: ApiStub, tmp_path: Path, clock: FakeClock
+) -> None:
+    api.on("POST", PATH, {})
+    path = write_kubeconfig(tmp_path / "config", "http://127.0.0.1:1")  # nobody listens there
+    client = await KubeClient.from_kubeconfig(path, user_agent="test/1", clock=clock)
+    async with recording(client, clock) as recorder:
+        recorder.event(POD, "Normal", "One", "a")
+        recorder.event(POD, "Normal", "Two", "b")
+        began = clock.monotonic()
+        while clock.monotonic() - began < 600:
+            await clock.wait_for_sleeper()
+            await clock.advance(5)
+        assert not api.seen
+        write_kubeconfig(path, api.url)
+        await clock.wait_for_sleeper()
+        await clock.advance(10)
+        await api.count("POST", PATH, 2)
+    await client.close()
+    assert [s.body["reason"] for s in api.seen] == ["One", "Two"]
+    assert all(s.body["firstTimestamp"] == "2023-11-14T22:13:20Z" for s in api.seen)
 
 
 async def test_a_full_queue_never_blocks(client: KubeClient, clock: FakeClock) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,31 @@ async def test_an_agent_away_at_the_start_leaves_the_node_not_ready_until_it_com
             task.cancel()
 
 
+async def test_an_agent_that_restarts_leaves_the_node_ready_and_one_that_stays_away_does_not(
+    api: ApiStub, client: KubeClient, clock: FakeClock
+) -> None:
+    script(api, node())
+    async with running(client, clock) as (_, runtime):
+        await api.count("PATCH", f"{NODE}/status", 1)
+        await clock.wait_for_sleeper()
+        runtime.go_away()
+        for _ in range(3):  # two of its own looks, and one at the end of its events
+            await clock.advance(9)
+        assert all(_ready(s.body) == "True" for s in api.of("PATCH", f"{NODE}/status"))
+        while _ready(api.of("PATCH", f"{NODE}/status")[-1].body) == "True":
+            await clock.wait_for_sleeper()
+            await clock.advance(10)
+        runtime.come_back()
+        while _ready(api.of("PATCH", f"{NODE}/status")[-1].body) != "True":
+            await clock.wait_for_sleeper()
+            await clock.advance(10)
+
+
+def _ready(patch: dict[str, Any]) -> str:
+    (found,) = [c["status"] for c in patch["status"]["conditions"] if c["type"] == "Ready"]
+    return str(found)
+
+
 async def test_a_lease_is_made_renewed_and_made_anew(
     api: ApiStub, client: KubeClient, clock: FakeClock
 ) -> None:
@@ -189,3 +215,21 @@ async def test_a_lease_is_made_renewed_and_made_anew(
     put = api.of("PUT", f"{LEASES}/n")[0]
     assert put.body["metadata"]["resourceVersion"] == "1"
     assert put.body["metadata"]["ownerReferences"][0]["uid"] == "u1"
+
+
+async def test_a_server_that_holds_a_renewal_does_not_hold_up_the_next(
+    api: ApiStub, client: KubeClient, clock: FakeClock
+) -> None:
+    stay = asyncio.Event()
+    made = {"metadata": {"name": "n", "resourceVersion": "1"}}
+    api.on("GET", f"{LEASES}/n", made)
+    api.on("PUT", f"{LEASES}/n", Stream([], stay), made)
+    lease = LeaseKeeper(client, replace(SETTINGS, lease_interval_s=0.1), clock, lambda: "u1")
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(lease.run())
+        await api.count("PUT", f"{LEASES}/n", 1)
+        await clock.wait_for_sleeper()
+        await clock.advance(1)
+        await api.count("PUT", f"{LEASES}/n", 2)
+        task.cancel()
+    stay.set()

@@ -13,7 +13,7 @@ from vk_provider.pods.annotations import POD_NOTES
 from vk_provider.pods.podspec import Pod, describe, name_of, namespace_of, uid_of
 from vk_provider.pods.status.patch import apply_patch, make_patch
 
-_PAUSE_S = (0.2, 10.0)
+_PAUSE_S = (0.2, 3.0)  # first and longest: soon after the server's return, see reflector
 
 log = get_logger("pods.status")
 
@@ -90,7 +90,8 @@ class StatusWriter:
                 await self._write()
                 pause_s = _PAUSE_S[0]
             except VkError as exc:
-                log.warning("status not written", pod=self._name, error=str(exc), retry_s=pause_s)
+                tell = log.warning if pause_s == _PAUSE_S[0] else log.debug  # once an outage
+                tell("status not written, trying on", pod=self._name, error=str(exc))
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PAUSE_S[1])
                 self._news.set()

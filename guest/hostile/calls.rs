@@ -201,6 +201,7 @@ macro_rules! honest {
 
 honest! {
     hello: HelloRequest => HelloResponse,
+    rehearse: RehearseRequest => RehearseResponse,
     set_clock: SetClockRequest => SetClockResponse,
     mount_disk: MountDiskRequest => MountDiskResponse,
     put_volume: PutVolumeRequest => PutVolumeResponse,

@@ -79,6 +79,11 @@ pub fn is_mount_point(path: &Path) -> bool {
     }
 }
 
+/// Whether something is mounted on the file `path`: a file of another file system than its folder's.
+pub fn is_mounted_file(path: &Path) -> bool {
+    path.exists() && is_mount_point(path)
+}
+
 /// Returns the device of the disk with that LUN as soon as the kernel has it.
 async fn wait_for_disk(lun: u32) -> Result<PathBuf> {
     // Listening before looking: a disk that comes in between is told.

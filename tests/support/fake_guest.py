@@ -126,6 +126,10 @@ class FakeGuest:
         self.configured = request
         return pb.ConfigureResponse()
 
+    async def Rehearse(self, request: Any, context: Any) -> pb.RehearseResponse:  # noqa: N802
+        self.calls.append("rehearse")
+        return pb.RehearseResponse()
+
     async def MountDisk(self, request: Any, context: Any) -> pb.MountDiskResponse:  # noqa: N802
         self.calls.append(f"mount {request.lun} {request.image_key or 'scratch'}")
         return pb.MountDiskResponse()

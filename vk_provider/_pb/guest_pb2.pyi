@@ -297,6 +297,45 @@ class ConfigureResponse(_message.Message):
 Global___ConfigureResponse: _TypeAlias = ConfigureResponse  # noqa: Y015
 
 @_typing.final
+class RehearseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTROPY_FIELD_NUMBER: _builtins.int
+    OCI_SPEC_JSON_FIELD_NUMBER: _builtins.int
+    entropy: _builtins.bytes
+    """as in ConfigureRequest, and never the same twice"""
+    oci_spec_json: _builtins.str
+    """of container "rehearsal": /init with the argument "rehearse" """
+    def __init__(
+        self,
+        *,
+        entropy: _builtins.bytes = ...,
+        oci_spec_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entropy", b"entropy", "oci_spec_json", b"oci_spec_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseRequest: _TypeAlias = RehearseRequest  # noqa: Y015
+
+@_typing.final
+class RehearseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseResponse: _TypeAlias = RehearseResponse  # noqa: Y015
+
+@_typing.final
 class SetClockRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

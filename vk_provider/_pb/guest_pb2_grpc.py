@@ -44,6 +44,11 @@ class GuestServiceStub:
                 request_serializer=vk__provider_dot___pb_dot_guest__pb2.ConfigureRequest.SerializeToString,
                 response_deserializer=vk__provider_dot___pb_dot_guest__pb2.ConfigureResponse.FromString,
                 _registered_method=True)
+        self.Rehearse = channel.unary_unary(
+                '/vk_provider.guest.v1.GuestService/Rehearse',
+                request_serializer=vk__provider_dot___pb_dot_guest__pb2.RehearseRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_guest__pb2.RehearseResponse.FromString,
+                _registered_method=True)
         self.SetClock = channel.unary_unary(
                 '/vk_provider.guest.v1.GuestService/SetClock',
                 request_serializer=vk__provider_dot___pb_dot_guest__pb2.SetClockRequest.SerializeToString,
@@ -139,6 +144,14 @@ class GuestServiceServicer:
         """Gives the guest its identity, after a boot or a restore, before anything
         else runs: entropy, clock, names, network, sysctls. Once a VM; a repeat
         with the same sandbox_id answers OK and changes the clock alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rehearse(self, request, context):
+        """Runs a container of the guest agent's own program once, in a VM that is
+        kept ready and nobody's yet, before Configure; leaves no trace of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -261,6 +274,11 @@ def add_GuestServiceServicer_to_server(servicer, server):
                     servicer.Configure,
                     request_deserializer=vk__provider_dot___pb_dot_guest__pb2.ConfigureRequest.FromString,
                     response_serializer=vk__provider_dot___pb_dot_guest__pb2.ConfigureResponse.SerializeToString,
+            ),
+            'Rehearse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rehearse,
+                    request_deserializer=vk__provider_dot___pb_dot_guest__pb2.RehearseRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_guest__pb2.RehearseResponse.SerializeToString,
             ),
             'SetClock': grpc.unary_unary_rpc_method_handler(
                     servicer.SetClock,
@@ -397,6 +415,33 @@ class GuestService:
             '/vk_provider.guest.v1.GuestService/Configure',
             vk__provider_dot___pb_dot_guest__pb2.ConfigureRequest.SerializeToString,
             vk__provider_dot___pb_dot_guest__pb2.ConfigureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rehearse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vk_provider.guest.v1.GuestService/Rehearse',
+            vk__provider_dot___pb_dot_guest__pb2.RehearseRequest.SerializeToString,
+            vk__provider_dot___pb_dot_guest__pb2.RehearseResponse.FromString,
             options,
             channel_credentials,
             insecure,

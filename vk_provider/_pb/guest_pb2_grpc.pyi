@@ -61,6 +61,10 @@ class GuestServiceStub:
     else runs: entropy, clock, names, network, sysctls. Once a VM; a repeat
     with the same sandbox_id answers OK and changes the clock alone.
     """
+    Rehearse: _grpc.UnaryUnaryMultiCallable[_guest_pb2.RehearseRequest, _guest_pb2.RehearseResponse]
+    """Runs a container of the guest agent's own program once, in a VM that is
+    kept ready and nobody's yet, before Configure; leaves no trace of it.
+    """
     SetClock: _grpc.UnaryUnaryMultiCallable[_guest_pb2.SetClockRequest, _guest_pb2.SetClockResponse]
     MountDisk: _grpc.UnaryUnaryMultiCallable[_guest_pb2.MountDiskRequest, _guest_pb2.MountDiskResponse]
     """Waits (by kernel events, not by polling) until the disk with that LUN is
@@ -97,6 +101,10 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """Gives the guest its identity, after a boot or a restore, before anything
     else runs: entropy, clock, names, network, sysctls. Once a VM; a repeat
     with the same sandbox_id answers OK and changes the clock alone.
+    """
+    Rehearse: _aio.UnaryUnaryMultiCallable[_guest_pb2.RehearseRequest, _guest_pb2.RehearseResponse]  # type: ignore[assignment]
+    """Runs a container of the guest agent's own program once, in a VM that is
+    kept ready and nobody's yet, before Configure; leaves no trace of it.
     """
     SetClock: _aio.UnaryUnaryMultiCallable[_guest_pb2.SetClockRequest, _guest_pb2.SetClockResponse]  # type: ignore[assignment]
     MountDisk: _aio.UnaryUnaryMultiCallable[_guest_pb2.MountDiskRequest, _guest_pb2.MountDiskResponse]  # type: ignore[assignment]
@@ -143,6 +151,16 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives the guest its identity, after a boot or a restore, before anything
         else runs: entropy, clock, names, network, sysctls. Once a VM; a repeat
         with the same sandbox_id answers OK and changes the clock alone.
+        """
+
+    @_abc_1.abstractmethod
+    def Rehearse(
+        self,
+        request: _guest_pb2.RehearseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_guest_pb2.RehearseResponse, _abc.Awaitable[_guest_pb2.RehearseResponse]]:
+        """Runs a container of the guest agent's own program once, in a VM that is
+        kept ready and nobody's yet, before Configure; leaves no trace of it.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""VMs that are kept ready: restored and idle, until a sandbox of their shape takes one.
+"""VMs that are kept ready: restored, rehearsed and idle, until a sandbox of their shape takes one.
 
 They belong to this process alone: no record names them, so what a killed agent leaves of them is
 removed by the next one as nobody's. They are given back when the host's memory runs short.
@@ -20,6 +20,7 @@ from vk_provider.agent.booting import MIB, Seed, boot
 from vk_provider.agent.context import Context
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine
+from vk_provider.agent.rehearsal import rehearse
 from vk_provider.agent.shapes import usual_shapes
 from vk_provider.common.errors import Unavailable, VkError
 from vk_provider.common.logging import get_logger
@@ -124,15 +125,19 @@ class Spares:
         uid = context.free_uid()
         seed = Seed(uuid.uuid4().hex, uid, shape, context.settings.scratch_bytes)
         context.reserved_uids.add(uid)
+        began = context.clock.monotonic()
         found: list[str] = []
         made: list[Machine] = []
         try:
             tap = await context.network.open_tap(seed.machine_id)
             await boot(context, seed, tap, Phases(), found.append, made.append)
+            await rehearse(made[0])
         except BaseException:
             context.reserved_uids.discard(uid)
             await asyncio.shield(_end(context, seed, made[0] if made else None))
             raise
+        took_s = round(context.clock.monotonic() - began, 2)
+        _log.debug("a VM is ready for the next pod", machine=seed.machine_id, seconds=took_s)
         return Spare(seed, found[-1], made[0])
 
 

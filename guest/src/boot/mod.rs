@@ -44,15 +44,20 @@ pub fn bring_up() -> Result<Modules> {
 }
 
 fn cgroups() -> Result<()> {
-    let controllers = "+cpu +cpuset +io +memory +pids";
-    for dir in ["/sys/fs/cgroup/vk", paths::POD_CGROUP] {
-        fs::create_dir_all(dir).context(format!("make {dir}"))?;
-    }
-    for dir in [paths::CGROUP, paths::POD_CGROUP] {
-        let file = format!("{dir}/cgroup.subtree_control");
-        fs::write(&file, controllers).context(format!("write {file}"))?;
-    }
-    Ok(())
+    fs::create_dir_all("/sys/fs/cgroup/vk").context("make the agent's own cgroup")?;
+    pass_on_controllers(paths::CGROUP)?;
+    pod_cgroup()
+}
+
+/// Makes the cgroup that all containers are below.
+pub fn pod_cgroup() -> Result<()> {
+    fs::create_dir_all(paths::POD_CGROUP).context("make the pod's cgroup")?;
+    pass_on_controllers(paths::POD_CGROUP)
+}
+
+fn pass_on_controllers(dir: &str) -> Result<()> {
+    let file = format!("{dir}/cgroup.subtree_control");
+    fs::write(&file, "+cpu +cpuset +io +memory +pids").context(format!("write {file}"))
 }
 
 fn protect_self() -> Result<()> {

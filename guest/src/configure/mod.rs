@@ -55,12 +55,6 @@ fn check(request: &ConfigureRequest) -> Result<()> {
     if request.sandbox_id.is_empty() {
         return Err(Error::invalid("Configure names no sandbox"));
     }
-    if request.entropy.len() < ENTROPY_BYTES {
-        return Err(Error::invalid(format!(
-            "Configure has {} bytes of entropy, and {ENTROPY_BYTES} are the least",
-            request.entropy.len()
-        )));
-    }
     let hex = request.machine_id.bytes().all(|b| b.is_ascii_hexdigit());
     if request.machine_id.len() != 32 || !hex {
         return Err(Error::invalid("a machine id has 32 hex digits"));
@@ -73,9 +67,33 @@ fn check(request: &ConfigureRequest) -> Result<()> {
     Ok(())
 }
 
-fn apply(request: &ConfigureRequest) -> Result<()> {
+/// Does what needs no identity: before Configure, or as its first part. May be repeated.
+pub fn prepare(entropy: &[u8]) -> Result<()> {
+    check_entropy(entropy)?;
     // Entropy first: nothing else may draw on what every clone of the template shares.
-    entropy::credit(&request.entropy)?;
+    entropy::credit(entropy)?;
+    for name in ["hostname", "resolv.conf"] {
+        let file = Path::new(paths::SANDBOX).join(name);
+        fs::write(&file, "").context(format!("make {}", file.display()))?;
+    }
+    interface::loopback()?;
+    interface::probe()?;
+    keep_namespace("ipc", 1)?;
+    keep_namespace("uts", 1)
+}
+
+fn check_entropy(entropy: &[u8]) -> Result<()> {
+    if entropy.len() < ENTROPY_BYTES {
+        return Err(Error::invalid(format!(
+            "{} bytes of entropy came, and {ENTROPY_BYTES} are the least",
+            entropy.len()
+        )));
+    }
+    Ok(())
+}
+
+fn apply(request: &ConfigureRequest) -> Result<()> {
+    prepare(&request.entropy)?;
     clock::set_ns(request.clock_ns)?;
     nix::unistd::sethostname(&request.hostname).context("set the host name")?;
     let sandbox = Path::new(paths::SANDBOX);
@@ -89,17 +107,13 @@ fn apply(request: &ConfigureRequest) -> Result<()> {
         fs::write(sandbox.join(name), text).context(format!("write {name}"))?;
     }
     fs::write("/etc/machine-id", &machine_id).context("write the machine id")?;
-    interface::loopback()?;
     if let Some(interface) = &request.interface {
-        interface::probe()?;
         interface::configure(interface)?;
     }
     for (key, value) in &request.sysctls {
         let file = Path::new("/proc/sys").join(key.replace('.', "/"));
         fs::write(&file, value).context(format!("set the sysctl {key} to {value}"))?;
     }
-    keep_namespace("ipc", 1)?;
-    keep_namespace("uts", 1)?;
     if request.share_process_namespace {
         keep_namespace("pid", oci::pause::start()?)?;
     }
@@ -109,6 +123,9 @@ fn apply(request: &ConfigureRequest) -> Result<()> {
 /// Binds a process's namespace to where OCI specs find it.
 fn keep_namespace(kind: &str, pid: i32) -> Result<()> {
     let at = Path::new(paths::SANDBOX).join("ns").join(kind);
+    if crate::disk::is_mounted_file(&at) {
+        return Ok(());
+    }
     let tried = || format!("keep the {kind} namespace");
     fs::File::create(&at).context(tried())?;
     let from = format!("/proc/{pid}/ns/{kind}");

@@ -11,6 +11,7 @@ mod rootfs;
 pub use cgroup::CgroupWatch;
 pub use create::{blocking, make_dir};
 pub use exec::exec;
+pub use remove::unmount;
 pub use resources::update;
 
 use std::collections::BTreeMap;

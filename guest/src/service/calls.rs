@@ -60,6 +60,11 @@ impl GuestService for Service {
         answer(done.map(|boot_id| ConfigureResponse { boot_id }))
     }
 
+    async fn rehearse(&self, request: Request<RehearseRequest>) -> Answer<RehearseResponse> {
+        let done = self.guest().rehearse(request.into_inner()).await;
+        answer(done.map(|()| RehearseResponse {}))
+    }
+
     async fn set_clock(&self, request: Request<SetClockRequest>) -> Answer<SetClockResponse> {
         let done = clock::set(&request.into_inner());
         answer(done.map(|offset_ns| SetClockResponse { offset_ns }))

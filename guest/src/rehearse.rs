@@ -15,6 +15,8 @@ use crate::{boot, configure, paths};
 
 /// Of the container and of its image.
 const NAME: &str = "rehearsal";
+/// This program, where a container's spec can name it: its own file is on a root that is gone.
+const PROGRAM: &str = "/run/vk/program";
 /// What its program is given, so that it ends at once (`vk_guest::run`).
 pub const ARGUMENT: &str = "rehearse";
 
@@ -37,6 +39,8 @@ impl Guest {
         let done = self.perform(oci_spec_json).await;
         self.remove_container(NAME).await?;
         blocking(|| {
+            unmount(Path::new(PROGRAM))?;
+            fs::remove_file(PROGRAM).context("remove the rehearsal's program")?;
             unmount(&image())?;
             fs::remove_dir(image()).context("remove the rehearsal's image")?;
             // Its counters are the pod's bill, and begin with the pod.
@@ -70,7 +74,7 @@ fn image() -> PathBuf {
     Path::new(paths::IMAGES).join(NAME)
 }
 
-/// Makes an image of this program alone.
+/// Makes an image of nothing: the host's spec has the program bound into the container.
 fn stage() -> Result<()> {
     let at = image();
     make_dir(&at, 0o755)?;
@@ -80,7 +84,13 @@ fn stage() -> Result<()> {
     for dir in ["dev", "etc", "proc", "sys"] {
         make_dir(&at.join(dir), 0o755)?;
     }
-    fs::copy("/proc/self/exe", at.join("init"))
-        .context("copy the rehearsal's program")
-        .map(drop)
+    fs::File::create(PROGRAM).context("make the rehearsal's program")?;
+    mount(
+        Some("/proc/self/exe"),
+        PROGRAM,
+        none,
+        MsFlags::MS_BIND,
+        none,
+    )
+    .context("bind the rehearsal's program")
 }

@@ -305,7 +305,7 @@ class RehearseRequest(_message.Message):
     entropy: _builtins.bytes
     """as in ConfigureRequest, and never the same twice"""
     oci_spec_json: _builtins.str
-    """of container "rehearsal": /init with the argument "rehearse" """
+    """of container "rehearsal": /run/vk/program with the argument "rehearse" """
     def __init__(
         self,
         *,

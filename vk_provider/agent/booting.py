@@ -19,7 +19,7 @@ from vk_provider.agent.together import together
 
 MIB = 1024 * 1024
 # QEMU's own work beside the vCPUs': emulated devices, the monitor, the translator.
-_CPU_MARGIN_MILLI = 750
+_CPU_MARGIN_MILLI = 1000
 
 
 @dataclass(frozen=True)

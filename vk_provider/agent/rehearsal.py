@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+import orjson
+
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.guest_calls import CALL_S, ask
@@ -17,14 +19,24 @@ from vk_provider.agent.ports import Machine
 
 _ENTROPY_BYTES = 256
 _NAME = "rehearsal"
+_TIMES = 2
+"""The second time still takes twice as long as the third."""
+_PROGRAM = {
+    "destination": "/init",
+    "type": "bind",
+    "source": "/run/vk/program",
+    "options": ["bind", "ro", "nosuid", "nodev"],
+}
 
 
 async def rehearse(machine: Machine) -> None:
     """Have the guest run a container of its own program. Raises kinds of error."""
     config = pb.ContainerConfig(container_id=_NAME, name=_NAME, command=["/init", "rehearse"])
     sources = Sources(ImageConfig(), _NAME, User(0, 0, (0,), "/"), hostname=_NAME)
-    request = guest_pb2.RehearseRequest(
-        entropy=os.urandom(_ENTROPY_BYTES),
-        oci_spec_json=make_container_spec(config, sources).oci_spec_json,
-    )
-    await ask(machine.guest.control.Rehearse(request, timeout=CALL_S), "rehearsing a start")
+    spec = orjson.loads(make_container_spec(config, sources).oci_spec_json)
+    spec["mounts"].append(_PROGRAM)
+    for _ in range(_TIMES):
+        request = guest_pb2.RehearseRequest(
+            entropy=os.urandom(_ENTROPY_BYTES), oci_spec_json=orjson.dumps(spec).decode()
+        )
+        await ask(machine.guest.control.Rehearse(request, timeout=CALL_S), "rehearsing a start")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from vk_provider.agent.booting import Seed, boot
 from vk_provider.agent.context import Context
 from vk_provider.agent.disks import mount_image
 from vk_provider.agent.guest_calls import CALL_S, ask
-from vk_provider.agent.network import Attachment
+from vk_provider.agent.network import Attachment, Tap
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine
 from vk_provider.agent.sandbox import Sandbox
@@ -32,23 +33,26 @@ async def start_machine(
     Leaves what it made to the caller, who takes the sandbox down when this fails.
     """
     size = request.ephemeral_storage_limit_bytes or context.settings.scratch_bytes
-    shape = sandbox.record.status.shape
-    spare = context.spares.take(shape, size) if context.spares is not None else None
-    if spare is not None:
-        _adopt(context, sandbox, spare)
-        attachment = await _attach(context, sandbox, request, phases)
-    else:
-        seed = Seed(sandbox.record.machine_id, sandbox.record.uid, shape, size)
-        attachment = await _boot_and_attach(context, sandbox, request, seed, phases)
-    started, status = sandbox.running_machine(), sandbox.record.status
-    status.ips[:] = attachment.ips
-    status.start_mode, status.start_reason = started.start_mode, started.start_reason
-    status.guest_kernel, status.guest_version = started.guest_kernel, started.guest_version
+    record = sandbox.record
+    seed = Seed(record.machine_id, record.uid, record.status.shape, size)
+    spare = context.spares.take(seed.shape, size) if context.spares is not None else None
     async with together() as group:
+        if spare is not None:
+            _adopt(context, sandbox, spare)
+            attaching = _attach_beside(group, context, sandbox, request, phases)
+        else:
+            with phases.step("tap"):
+                tap = await context.network.open_tap(seed.machine_id)
+            # The plugins take their time while the VM starts.
+            attaching = _attach_beside(group, context, sandbox, request, phases)
+            await _boot(context, sandbox, seed, tap, phases)
+        _note_machine(sandbox)
         for image in request.images:
             group.create_task(
                 _mount_early(context, sandbox, image), name=f"image {image} into {sandbox.id}"
             )
+        attachment = await attaching
+        record.status.ips[:] = attachment.ips
         with phases.step("configure"):
             await _configure(context, sandbox, request, attachment.interface)
         group.create_task(_set_clock(context, sandbox), name=f"clock of {sandbox.id}")
@@ -64,33 +68,31 @@ def _adopt(context: Context, sandbox: Sandbox, spare: Spare) -> None:
     _started(context, sandbox, spare.found)
 
 
-async def _boot_and_attach(
-    context: Context,
-    sandbox: Sandbox,
-    request: pb.RunSandboxRequest,
-    seed: Seed,
-    phases: Phases,
-) -> Attachment:
-    """Start a VM; the network's plugins take their time beside that."""
-
+async def _boot(context: Context, sandbox: Sandbox, seed: Seed, tap: Tap, phases: Phases) -> None:
     def on_machine(machine: Machine) -> None:
         sandbox.machine = machine
 
-    with phases.step("tap"):
-        tap = await context.network.open_tap(seed.machine_id)
-    async with together() as group:
-        attaching = group.create_task(
-            _attach(context, sandbox, request, phases), name=f"network of {sandbox.id}"
-        )
-        await boot(
-            context,
-            seed,
-            tap,
-            phases,
-            lambda found: _started(context, sandbox, found),
-            on_machine,
-        )
-    return attaching.result()
+    await boot(
+        context, seed, tap, phases, lambda found: _started(context, sandbox, found), on_machine
+    )
+
+
+def _note_machine(sandbox: Sandbox) -> None:
+    started, status = sandbox.running_machine(), sandbox.record.status
+    status.start_mode, status.start_reason = started.start_mode, started.start_reason
+    status.guest_kernel, status.guest_version = started.guest_kernel, started.guest_version
+
+
+def _attach_beside(
+    group: asyncio.TaskGroup,
+    context: Context,
+    sandbox: Sandbox,
+    request: pb.RunSandboxRequest,
+    phases: Phases,
+) -> asyncio.Task[Attachment]:
+    return group.create_task(
+        _attach(context, sandbox, request, phases), name=f"network of {sandbox.id}"
+    )
 
 
 async def _attach(

@@ -65,7 +65,12 @@ def spawn(
             pass_fds=tuple(fds),
             start_new_session=True,
             cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C"},
+            # One heap for all of QEMU's threads: they are idle for the most part, each VM pays.
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "LANG": "C",
+                "MALLOC_ARENA_MAX": "1",
+            },
         )
     except OSError as exc:
         raise Unavailable(f"QEMU could not be started by {arguments[0]}: {exc}") from exc

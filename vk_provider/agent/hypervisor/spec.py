@@ -37,7 +37,7 @@ class HypervisorSettings:
     restore_deadline_s: float = 10.0
     attempts: int = 3
     """How often a cold boot is tried."""
-    tb_size_mib: int = 128
+    tb_size_mib: int = 64
     """TCG's translation cache for each VM."""
     template_space_bytes: int = 4 * 1024**3
     """What all templates together may take; the least recently used go first."""

@@ -48,6 +48,8 @@ class FakeGuest:
         self.ends_on_term = True
         self.hang = asyncio.Event()
         self.hang.set()
+        self.hold_rehearsals = asyncio.Event()
+        self.hold_rehearsals.set()
         self.hang_start: asyncio.Event | None = None
         self.starting = False
         self.silent = False
@@ -128,6 +130,7 @@ class FakeGuest:
 
     async def Rehearse(self, request: Any, context: Any) -> pb.RehearseResponse:  # noqa: N802
         self.calls.append("rehearse")
+        await self.hold_rehearsals.wait()
         return pb.RehearseResponse()
 
     async def MountDisk(self, request: Any, context: Any) -> pb.MountDiskResponse:  # noqa: N802

@@ -85,6 +85,8 @@ async def start_container(context: Context, container_id: str) -> pb.ContainerSt
             mark_start_failed(context, container, answer.error)
         else:
             mark_started(context, container, answer.started_at_ns)
+        if context.spares is not None:
+            context.spares.start_ends(container.sandbox.id)
         return status
 
 

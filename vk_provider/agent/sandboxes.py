@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import nullcontext
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
@@ -31,6 +30,7 @@ from vk_provider.common.logging import get_logger
 
 _log = get_logger("agent.sandbox")
 
+_CONTAINER_FOLLOWS_S = 2.0
 _ID = re.compile(r"[0-9a-f]{32}")
 # Parts of the log directory's name.
 _POD_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -160,10 +160,10 @@ def _record(context: Context, request: pb.RunSandboxRequest) -> Sandbox:
 async def _start(context: Context, sandbox: Sandbox, request: pb.RunSandboxRequest) -> None:
     """Start, and leave nothing behind where that fails. A cancelled start is ended by who did."""
     phases = Phases()
-    spares = context.spares
+    if context.spares is not None:
+        context.spares.start_begins(sandbox.id)
     try:
-        with spares.start_under_way() if spares is not None else nullcontext():
-            await start_machine(context, sandbox, request, phases)
+        await start_machine(context, sandbox, request, phases)
         sandbox.record.status.phases.extend(phases.done)
         sandbox.record.enter(Phase.READY)
         context.save(sandbox)
@@ -172,6 +172,10 @@ async def _start(context: Context, sandbox: Sandbox, request: pb.RunSandboxReque
     except Exception as exc:  # noqa: BLE001 - a defect fails this start, in words
         _log.exception("a sandbox did not start", sandbox=sandbox.id)
         sandbox.start_error = Internal(f"starting sandbox {sandbox.id}: {exc!r}")
+    finally:
+        if context.spares is not None:
+            # A first container usually follows; where it is pulled first, that takes a while.
+            context.spares.start_ends(sandbox.id, after_s=_CONTAINER_FOLLOWS_S)
     if sandbox.start_error is None and sandbox.machine is not None:
         context.sandbox_changed(sandbox)
         begin_life(context, sandbox, sandbox.machine)

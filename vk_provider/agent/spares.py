@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
@@ -40,8 +38,15 @@ class Spare:
     found: str
     machine: Machine
 
-    def fits(self, shape: pb.Shape, scratch_bytes: int) -> bool:
-        return _key(self.seed.shape) == _key(shape) and self.seed.scratch_bytes == scratch_bytes
+
+@dataclass(eq=False)
+class _Making:
+    """A VM on its way. done: the spare, or None where it failed. awaited: a pod waits for it."""
+
+    seed: Seed
+    done: asyncio.Future[Spare | None]
+    machine: Machine | None = None
+    awaited: bool = False
 
 
 class Spares:
@@ -51,7 +56,8 @@ class Spares:
         self._context = context
         self._shape = usual_shapes(context.sizes)[0]
         self._ready: list[Spare] = []
-        self._starting = 0
+        self._making: _Making | None = None
+        self._starting: set[str] = set()
         self._news = asyncio.Event()
 
     @property
@@ -59,27 +65,49 @@ class Spares:
         """How many there are now."""
         return len(self._ready)
 
-    def take(self, shape: pb.Shape, scratch_bytes: int) -> Spare | None:
-        """Return a VM of that shape with such a disk, None where there is none ready."""
+    async def take(self, shape: pb.Shape, scratch_bytes: int) -> Spare | None:
+        """Return a VM of that shape with such a disk, None where there is none to be had.
+
+        The one in the making is waited for by whoever asks first: it is there sooner than another.
+        """
         self._news.set()
         if scratch_bytes == self._context.settings.scratch_bytes:
             self._shape = shape
         for spare in self._ready:
-            if spare.fits(shape, scratch_bytes) and not spare.machine.vm.gone:
+            if _fits(spare.seed, shape, scratch_bytes) and not spare.machine.vm.gone:
                 self._ready.remove(spare)
-                self._context.reserved_uids.discard(spare.seed.uid)
-                return spare
-        return None
-
-    @contextmanager
-    def start_under_way(self) -> Iterator[None]:
-        """Make no spare meanwhile: a pod that starts has the first claim to the CPU."""
-        self._starting += 1
+                return self._handed_over(spare)
+        making = self._making
+        if making is None or making.awaited or not _fits(making.seed, shape, scratch_bytes):
+            return None
+        making.awaited = True
+        if making.machine is not None:
+            making.machine.vm.claim_cpu()
         try:
-            yield
-        finally:
-            self._starting -= 1
-            self._news.set()
+            made = await asyncio.shield(making.done)
+        except asyncio.CancelledError:
+            making.awaited = False
+            if making.done.done() and (unclaimed := making.done.result()) is not None:
+                self._ready.append(unclaimed)
+            raise
+        return self._handed_over(made) if made is not None else None
+
+    def _handed_over(self, spare: Spare) -> Spare:
+        self._context.reserved_uids.discard(spare.seed.uid)
+        spare.machine.vm.claim_cpu()
+        return spare
+
+    def start_begins(self, sandbox_id: str) -> None:
+        """Make no spare from now on: a pod that starts has the first claim to the CPU."""
+        self._starting.add(sandbox_id)
+
+    def start_ends(self, sandbox_id: str, after_s: float = 0.0) -> None:
+        """Take note that a pod has started, or has after so long; may be told more than once."""
+        if after_s:
+            asyncio.get_running_loop().call_later(after_s, self.start_ends, sandbox_id)
+            return
+        self._starting.discard(sandbox_id)
+        self._news.set()
 
     async def run(self) -> None:
         """Keep VMs ready until cancelled; then end those that nobody took."""
@@ -115,9 +143,9 @@ class Spares:
         while len(self._ready) < self._context.settings.spare_vms:
             if self._starting or _memory_short():
                 return
-            self._ready.append(await self._make())
+            await self._make()
 
-    async def _make(self) -> Spare:
+    async def _make(self) -> None:
         context = self._context
         shape = self._shape
         if not await context.machines.prepare(shape.vcpus, shape.memory_bytes // MIB):
@@ -126,19 +154,32 @@ class Spares:
         seed = Seed(uuid.uuid4().hex, uid, shape, context.settings.scratch_bytes)
         context.reserved_uids.add(uid)
         began = context.clock.monotonic()
+        making = self._making = _Making(seed, asyncio.get_running_loop().create_future())
         found: list[str] = []
-        made: list[Machine] = []
+
+        def on_machine(machine: Machine) -> None:
+            making.machine = machine
+            if not making.awaited:
+                machine.vm.yield_cpu()
+
         try:
             tap = await context.network.open_tap(seed.machine_id)
-            await boot(context, seed, tap, Phases(), found.append, made.append)
-            await rehearse(made[0])
+            await boot(context, seed, tap, Phases(), found.append, on_machine)
+            assert making.machine is not None
+            await rehearse(making.machine)
         except BaseException:
             context.reserved_uids.discard(uid)
-            await asyncio.shield(_end(context, seed, made[0] if made else None))
+            making.done.set_result(None)
+            await asyncio.shield(_end(context, seed, making.machine))
             raise
+        finally:
+            self._making = None
         took_s = round(context.clock.monotonic() - began, 2)
         _log.debug("a VM is ready for the next pod", machine=seed.machine_id, seconds=took_s)
-        return Spare(seed, found[-1], made[0])
+        spare = Spare(seed, found[-1], making.machine)
+        if not making.awaited:
+            self._ready.append(spare)
+        making.done.set_result(spare)
 
 
 async def _end(context: Context, seed: Seed, machine: Machine | None) -> None:
@@ -156,6 +197,10 @@ async def _end(context: Context, seed: Seed, machine: Machine | None) -> None:
         context.settings.machine_state_dir(seed.machine_id),
     ):
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+def _fits(seed: Seed, shape: pb.Shape, scratch_bytes: int) -> bool:
+    return _key(seed.shape) == _key(shape) and seed.scratch_bytes == scratch_bytes
 
 
 def _key(shape: pb.Shape) -> tuple[int, int, int]:

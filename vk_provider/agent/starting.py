@@ -35,7 +35,7 @@ async def start_machine(
     size = request.ephemeral_storage_limit_bytes or context.settings.scratch_bytes
     record = sandbox.record
     seed = Seed(record.machine_id, record.uid, record.status.shape, size)
-    spare = context.spares.take(seed.shape, size) if context.spares is not None else None
+    spare = await context.spares.take(seed.shape, size) if context.spares else None
     async with together() as group:
         if spare is not None:
             _adopt(context, sandbox, spare)

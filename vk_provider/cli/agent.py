@@ -124,7 +124,7 @@ _RUN = Path("/run/vk-provider/agent")
 @option(
     "--spare-vms",
     type=click.IntRange(0, 64),
-    default=2,
+    default=3,
     help="How many microVMs are kept ready for pods to come, of the size that was wanted last. "
     "Each saves a pod about a second and costs some 80 MiB of the host's memory.",
 )

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,7 @@ class FakeUsage:
 class FakeVm:
     def __init__(self) -> None:
         self.held = False
+        self.yields = False
         self.disks: dict[int, Path] = {}
         self.phases: list[tuple[str, int, int]] = []
         self.ended: asyncio.Future[FakeExit] = asyncio.get_running_loop().create_future()
@@ -52,6 +53,12 @@ class FakeVm:
     @property
     def gone(self) -> bool:
         return self.ended.done()
+
+    def yield_cpu(self) -> None:
+        self.yields = True
+
+    def claim_cpu(self) -> None:
+        self.yields = False
 
     async def attach_disk(self, lun: int, file: Path, *, read_only: bool) -> None:
         self.disks[lun] = file
@@ -185,7 +192,8 @@ class World:
     @property
     def settings(self) -> AgentSettings:
         base = self.directory
-        return AgentSettings(base / "state", base / "run", base / "logs", scratch_bytes=1)
+        base_settings = AgentSettings(base / "state", base / "run", base / "logs")
+        return replace(base_settings, scratch_bytes=1, spare_vms=1)
 
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[Context]:

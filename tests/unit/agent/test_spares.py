@@ -15,6 +15,7 @@ from vk_provider.agent import spares as module
 from vk_provider.agent.adoption import adopt_all
 from vk_provider.agent.context import Context
 from vk_provider.agent.sandboxes import remove_sandbox, run_sandbox
+from vk_provider.agent.shapes import usual_shapes
 from vk_provider.agent.spares import Spares
 
 SMALLEST = "0.25x512Mi"
@@ -81,10 +82,11 @@ async def test_none_is_made_while_a_pod_starts(world: World) -> None:
     async with world.agent() as context:
         context.spares = Spares(context)
         context.spawn(context.spares.run(), "VMs kept ready")
-        with context.spares.start_under_way():
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert world.machines.vms == {}
+        context.spares.start_begins(SANDBOX)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert world.machines.vms == {}
+        context.spares.start_ends(SANDBOX)
         await until(lambda: bool(world.machines.vms))
 
 
@@ -113,3 +115,32 @@ async def test_a_host_that_is_short_of_memory_gets_it_back(
         context.spares.look()
         await until(world.machines.vms[spare].ended.done)
         assert len(world.machines.vms) == 1
+
+
+async def test_the_one_in_the_making_is_waited_for(world: World) -> None:
+    async with world.agent() as context:
+        spares = context.spares = Spares(context)
+        world.guest.hold_rehearsals.clear()
+        context.spawn(spares.run(), "VMs kept ready")
+        await until(lambda: "rehearse" in world.guest.calls)
+        starting = asyncio.create_task(run_sandbox(context, run_request(size_override=SMALLEST)))
+        (spare,) = world.machines.vms
+        await until(lambda: not world.machines.vms[spare].yields)
+        world.guest.hold_rehearsals.set()
+        await starting
+        assert context.sandbox(SANDBOX).record.machine_id == spare
+
+
+async def test_who_stops_waiting_leaves_it_for_the_next(world: World) -> None:
+    async with world.agent() as context:
+        spares = Spares(context)
+        world.guest.hold_rehearsals.clear()
+        context.spawn(spares.run(), "VMs kept ready")
+        await until(lambda: "rehearse" in world.guest.calls)
+        shape = usual_shapes(context.sizes)[0]
+        waiting = asyncio.create_task(spares.take(shape, 1))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        world.guest.hold_rehearsals.set()
+        await until(lambda: spares.ready >= 1)

@@ -161,6 +161,13 @@ class Cgroup:
         else:
             self._write(self.hierarchies.v1["cpu"], "cpu.shares", 256)
 
+    def claim_cpu(self) -> None:
+        """Take back `yield_cpu`."""
+        if self.hierarchies.unified:
+            self._write(self.hierarchies.unified, "cpu.weight", 100)
+        else:
+            self._write(self.hierarchies.v1["cpu"], "cpu.shares", 1024)
+
     def cpu_ns(self) -> int:
         """Return the CPU time used so far; 0 when the group is gone."""
         try:

@@ -55,6 +55,14 @@ class Vm:
         """Whether it has ended."""
         return self._machine.gone
 
+    def yield_cpu(self) -> None:
+        """Have other VMs go first where the CPU is short."""
+        self._machine.cgroup.yield_cpu()
+
+    def claim_cpu(self) -> None:
+        """Take back `yield_cpu`."""
+        self._machine.cgroup.claim_cpu()
+
     async def attach_disk(self, lun: int, file: Path, *, read_only: bool) -> None:
         """Give the VM that file as the disk with that LUN; the guest sees it at once.
 

@@ -38,12 +38,10 @@ class Cluster:
     def tools(self) -> str:
         return f"{self.settings.registry}/test/tools:1"
 
-    def start_agent(self) -> Record:
-        return spawn(
-            self.settings,
-            "agent",
-            ["vk-provider", "agent", *dev.agent_command(self.settings, self.builds)],
-        )
+    def start_agent(self, spare_vms: int = 0) -> Record:
+        """Start the agent; without VMs that are kept ready, so that tests can count pods' VMs."""
+        command = ["vk-provider", "agent", *dev.agent_command(self.settings, self.builds)]
+        return spawn(self.settings, "agent", [*command, f"--spare-vms={spare_vms}"])
 
     def start_node(self) -> Record:
         return spawn(

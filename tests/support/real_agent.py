@@ -77,6 +77,7 @@ class RealAgent:
             f"--agent-socket={self.socket}", f"--log-dir={self.log_dir}",
             f"--guest-image={os.environ['VK_GUEST_IMAGE']}",
             f"--registries-conf={self._registries_conf}", "--pod-cidr=10.89.0.0/24",
+            "--spare-vms=0",  # so that tests can count pods' VMs (tests/e2e/test_spares.py)
         ]  # fmt: skip
 
     def _answers(self) -> bool:

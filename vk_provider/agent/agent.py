@@ -18,6 +18,7 @@ from vk_provider.agent.context import Context
 from vk_provider.agent.events import EventHub
 from vk_provider.agent.host_info import host_cpus
 from vk_provider.agent.hypervisor import GuestImage, Hypervisor, HypervisorSettings
+from vk_provider.agent.image_collection import collect_images
 from vk_provider.agent.images import ImageSettings, ImageStore
 from vk_provider.agent.machines import QemuMachines
 from vk_provider.agent.metering import Metering
@@ -61,6 +62,7 @@ async def run_agent(settings: AgentSettings, ready: Callable[[], None]) -> None:
                 )
                 ready()
                 context.spawn(prepare_usual_shapes(context), "templates of the usual shapes")
+                context.spawn(collect_images(context), "image garbage collection")
                 if context.spares is not None:
                     context.spawn(context.spares.run(), "VMs kept ready")
                 await asyncio.get_running_loop().create_future()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
 from vk_provider.agent.events import EventHub
 from vk_provider.agent.guest import GuestConnection
-from vk_provider.agent.images import FsUsage, ImageConfig, StoredImage
+from vk_provider.agent.images import Collected, FsUsage, ImageConfig, StoredImage
 from vk_provider.agent.network import Attachment, Tap
 from vk_provider.agent.ports import Machine, MachineOrder
 from vk_provider.agent.settings import AgentSettings
@@ -143,11 +143,16 @@ class FakeNetwork:
         return True, "fake"
 
 
+IMAGE_REF = "sha256:" + "a" * 64
+
+
 class FakeImages:
     def __init__(self, disk: Path) -> None:
+        self.collected: list[Set[str]] = []
+        self.collect_error: Exception | None = None
         self.images = [
             StoredImage(
-                image_ref="sha256:" + "a" * 64,
+                image_ref=IMAGE_REF,
                 disk=disk,
                 config=ImageConfig(cmd=["sh"], env=["FROM=image"], user="app"),
                 passwd="root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
@@ -171,6 +176,12 @@ class FakeImages:
 
     async def remove(self, image: str) -> None:
         self.images = [i for i in self.images if i.image_ref != image]
+
+    async def collect(self, *, in_use: Set[str]) -> Collected:
+        if self.collect_error is not None:
+            raise self.collect_error
+        self.collected.append(in_use)
+        return Collected([], 0, 0)
 
     def mark_used(self, image_ref: str) -> None:
         pass

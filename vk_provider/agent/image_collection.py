@@ -1,0 +1,40 @@
+"""Frees the images' disk of what nobody uses, by the kubelet's thresholds and period."""
+
+from __future__ import annotations
+
+from vk_provider.agent.context import Context
+from vk_provider.common.errors import VkError
+from vk_provider.common.logging import get_logger
+
+_log = get_logger("agent.images")
+
+_PERIOD_S = 300.0  # kubelet: ImageGCPeriod
+
+
+async def collect_images(context: Context) -> None:
+    """Look every five minutes, until cancelled."""
+    while True:
+        await context.clock.sleep(_PERIOD_S)
+        await collect_once(context)
+
+
+async def collect_once(context: Context) -> None:
+    """Remove the longest unused images where the disk is too full; never raises."""
+    try:
+        done = await context.images.collect(in_use=images_in_use(context))
+    except (VkError, OSError) as exc:
+        _log.warning("unused images were not removed", why=str(exc))
+        return
+    if done.freed_bytes < done.wanted_bytes:
+        _log.warning(
+            "the images' disk stays too full: what is left is in use",
+            freed_bytes=done.freed_bytes,
+            wanted_bytes=done.wanted_bytes,
+        )
+
+
+def images_in_use(context: Context) -> set[str]:
+    """Return the ids of images that a VM has mounted or a container was made from."""
+    sandboxes = context.sandboxes.values()
+    mounted = {disk.image_ref for s in sandboxes if s.record.live for disk in s.record.disks}
+    return mounted | {c.record.status.image_ref for c in context.containers.values()}

@@ -51,7 +51,8 @@ async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GuestBe
     shutil.rmtree(run_dir)
 
 
-# First: after port-forwards were broken off, a new host may wait in vain (a known fault).
+# First: grpcio keeps the socket of a channel that was closed for as long as anybody refers to one
+# of its calls, as later tests do; a host that goes is a process that ends, which closes all.
 async def test_the_host_may_go_and_come_back(bed: GuestBed) -> None:
     await bed.run("stays", "sleep", "1000")
     await bed.reconnect()

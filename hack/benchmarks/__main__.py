@@ -18,12 +18,18 @@ def main() -> None:
 @main.command()
 @_n
 @click.option("--cold", default=10, show_default=True, help="Runs with templates off, too.")
+@click.option(
+    "--pause",
+    default=0.0,
+    show_default=True,
+    help="Seconds between a pod's end and the next: VMs are made ready in between.",
+)
 @_json
-def start(runs: int | None, cold: int, as_json: bool) -> None:
+def start(runs: int | None, cold: int, pause: float, as_json: bool) -> None:
     """bound → Ready of pods one after the other; floor_s: a bare VM until its guest answers."""
     from hack.benchmarks import start as benchmark
 
-    show(benchmark.start(runs or 10, cold), as_json=as_json)
+    show(benchmark.start(runs or 10, cold, pause), as_json=as_json)
 
 
 @main.command()

@@ -12,17 +12,18 @@ from hack.benchmarks.floor import BareVms
 Figures = dict[str, float | int | str | None]
 
 
-def start(runs: int, cold_runs: int) -> Figures:
-    """Measure `runs` pods one after the other, then `cold_runs` with templates off."""
+def start(runs: int, cold_runs: int, pause_s: float) -> Figures:
+    """Measure `runs` pods, each `pause_s` after the last was gone, then `cold_runs` cold ones."""
     with test_bed() as bed:
         _let_templates_settle(bed)
         say(f"Starting {runs} pods, one after the other")
-        warm, steps = _one_by_one(bed, runs, "warm")
+        warm, steps = _one_by_one(bed, runs, "warm", pause_s)
         say("Starting bare VMs for the floor")
         floor = asyncio.run(_floor(bed, min(runs, 20), template=True))
         modes = _modes(bed, "warm")
         figures: Figures = {
             "n": runs,
+            "pause_s": pause_s,
             "p50_s": quantile(warm, 0.5),
             "p99_s": quantile(warm, 0.99),
             "max_s": max(warm),
@@ -34,7 +35,7 @@ def start(runs: int, cold_runs: int) -> Figures:
         if cold_runs:
             say(f"Starting {cold_runs} pods with templates off")
             bed.restart_agent("--no-templates")
-            cold, _ = _one_by_one(bed, cold_runs, "cold")
+            cold, _ = _one_by_one(bed, cold_runs, "cold", 0)
             figures["cold_p50_s"] = quantile(cold, 0.5)
             figures["cold_floor_s"] = asyncio.run(_floor(bed, min(cold_runs, 5), template=False))
             figures["cold_to_warm"] = quantile(cold, 0.5) / quantile(warm, 0.5)
@@ -64,12 +65,13 @@ def burst(pods: int) -> Figures:
         return figures
 
 
-def _one_by_one(bed: Bed, runs: int, prefix: str) -> tuple[list[float], str]:
+def _one_by_one(bed: Bed, runs: int, prefix: str, pause_s: float) -> tuple[list[float], str]:
     """Return how long each pod took, and where the time went in the median of them."""
     seconds = []
     steps: dict[str, list[float]] = {}
     for i in range(runs):
         name = f"{prefix}-{i}"
+        time.sleep(pause_s)
         bed.create(name)
         bed.wait_all_ready([name])
         seconds.append(bed.seconds_to_ready(name))

@@ -134,8 +134,8 @@ class GuestBed:
     async def reconnect(self) -> None:
         """Drop the connection and make another."""
         await self.vm.guest.close()
-        # The next host is a new process and never comes sooner than one starts; the kernel tells the
-        # guest's port of a successor within microseconds as of one and the same host.
+        # The next host is a new process and never comes sooner than one starts; a successor within
+        # microseconds is one and the same host to the guest's port.
         successor = await asyncio.create_subprocess_exec(sys.executable, "-c", "import grpc.aio")
         await successor.wait()
         self.vm.guest = GuestConnection(self.control_address, self._bulk_address)

@@ -26,6 +26,8 @@ from vk_provider.common.logging import get_logger
 _log = get_logger("agent.spares")
 
 _RETRY_S = 10.0
+_REHEARSALS = 2
+"""After one a start takes 0.16 s, after two 0.1 s; who has none ready wants one soon."""
 _KEEP_FREE = 0.1
 """The part of the host's memory that spares leave alone."""
 
@@ -166,7 +168,10 @@ class Spares:
             tap = await context.network.open_tap(seed.machine_id)
             await boot(context, seed, tap, Phases(), found.append, on_machine)
             assert making.machine is not None
-            await rehearse(making.machine)
+            for _ in range(_REHEARSALS if self._ready else 1):
+                if making.awaited:
+                    break  # as it is it serves the pod sooner
+                await rehearse(making.machine)
         except BaseException:
             context.reserved_uids.discard(uid)
             making.done.set_result(None)

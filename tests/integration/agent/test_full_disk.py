@@ -139,6 +139,8 @@ async def test_while_logs_and_disks_are_written(bed: Bed) -> None:
         await writer.run()
         script = "dd if=/dev/zero of=/big bs=1M count=200 2>/dev/null; sync; sleep 100000"
         writes = await writer.start(f"sleep 1; {script}")
+        # What its start has written must be on the disk, or writing it back would hold it.
+        await exec_sync(client, talks, ["sync"], timeout_s=60)
         bed.mark()
         fill(bed.disk)
         await bed.until_said("a container's log cannot be written", "No space left on device")

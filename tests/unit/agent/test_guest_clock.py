@@ -10,6 +10,7 @@ import pytest
 from tests.support.fake_clock import FakeClock
 from tests.unit.agent.agent_world import SANDBOX, World, run_request
 from vk_provider._pb import guest_pb2 as pb
+from vk_provider._pb.sandbox_pb2 import SandboxStatus
 from vk_provider.agent.adoption import adopt_all
 from vk_provider.agent.guest_clock import Reading, doubt, keep_right, set_right
 from vk_provider.agent.records import SandboxRecord
@@ -110,7 +111,7 @@ async def test_the_quickest_answer_counts() -> None:
 async def test_it_is_looked_at_each_minute_and_when_a_sample_is_off() -> None:
     clock = FakeClock()
     guest = StubGuest(clock, -10 * MS)
-    sandbox = Sandbox(SandboxRecord(status=cast("Any", None), hostname="", uid=1))
+    sandbox = Sandbox(SandboxRecord(SandboxStatus(), uid=1))
     task = asyncio.create_task(keep_right(clock, sandbox, guest))
     await clock.advance(59)
     assert guest.changes == []

@@ -15,9 +15,9 @@ from vk_provider.agent.network import Tap
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine, MachineOrder
 from vk_provider.agent.scratch import make_scratch_disk
+from vk_provider.agent.settings import MIB
 from vk_provider.agent.together import together
 
-MIB = 1024 * 1024
 # QEMU's own work beside the vCPUs': emulated devices, the monitor, the translator.
 _CPU_MARGIN_MILLI = 1000
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from vk_provider.agent.context import Context
+from vk_provider.agent.settings import MIB
 from vk_provider.agent.shapes import usual_shapes
-
-_MIB = 1024 * 1024
 
 
 async def prepare_usual_shapes(context: Context) -> None:
@@ -16,4 +15,4 @@ async def prepare_usual_shapes(context: Context) -> None:
     if not context.settings.templates:
         return
     for shape in usual_shapes(context.sizes):
-        await context.machines.prepare(shape.vcpus, shape.memory_bytes // _MIB)
+        await context.machines.prepare(shape.vcpus, shape.memory_bytes // MIB)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import psutil
 
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.agent.booting import MIB, Seed, boot
+from vk_provider.agent.booting import Seed, boot
 from vk_provider.agent.context import Context
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine
 from vk_provider.agent.rehearsal import rehearse
+from vk_provider.agent.settings import MIB
 from vk_provider.agent.shapes import usual_shapes
 from vk_provider.common.errors import Unavailable, VkError
 from vk_provider.common.logging import get_logger

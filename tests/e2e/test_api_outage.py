@@ -23,6 +23,7 @@ from hack.devcluster import control_plane
 from hack.devcluster.processes import running
 from tests.e2e.conftest import Cluster, Namespace
 from tests.e2e.counters import counted, start_counter
+from tests.support.waiting import until
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.runtime.exec_sync import exec_sync
 from vk_provider.runtime.grpc_client import AgentClient
@@ -64,7 +65,7 @@ def test_an_outage_under_load(cluster: Cluster, namespace: Namespace) -> None:
     namespace.wait("job/once", "condition=Complete", timeout_s=120)
     namespace.pod("newcomer", "exec sleep 100000")
     load.wait_right(before, clock)
-    _until(lambda: "Unhealthy" in _event_reasons(namespace, "turns-unready"))
+    until(lambda: "Unhealthy" in _event_reasons(namespace, "turns-unready"))
     numbers = counted(namespace, "counter")
     print(
         f"{numbers} numbers without a gap, "
@@ -123,7 +124,7 @@ class Load:
             pods.wait(f"pod/{name}", "condition=Ready", timeout_s=120)
         pods.wait("job/once", "jsonpath={.status.ready}=1", timeout_s=120)
         pods.wait("pod/turns-ready", "jsonpath={.status.phase}=Running")
-        _until(lambda: self.truth()["crashes"].attempt >= 1)
+        until(lambda: self.truth()["crashes"].attempt >= 1)
 
     def change(self, before: dict[str, pb.ContainerStatus]) -> None:
         """Have pods complete, fail and change their readiness."""
@@ -258,10 +259,3 @@ def _kill(cluster: Cluster, name: str) -> None:
 def _event_reasons(namespace: Namespace, pod: str) -> set[str]:
     events = namespace.json("get", "events", f"--field-selector=involvedObject.name={pod}")
     return {event["reason"] for event in events["items"]}
-
-
-def _until(condition: Callable[[], object], timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.3)

@@ -37,8 +37,7 @@ import json
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ import pytest
 
 from tests.e2e.conftest import Cluster, Namespace
 from tests.support.closed_registry import closed_registry
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -60,7 +60,7 @@ def bystander(namespace: Namespace) -> Iterator[None]:
     namespace.pod("bystander", COUNT)
     yield
     before = len(namespace.logs("bystander").splitlines())
-    _until(lambda: len(namespace.logs("bystander").splitlines()) > before)
+    until(lambda: len(namespace.logs("bystander").splitlines()) > before)
     lines = namespace.logs("bystander").splitlines()
     assert lines == [str(number) for number in range(1, len(lines) + 1)]
     assert _containers(namespace, "bystander")["main"]["restartCount"] == 0
@@ -155,7 +155,7 @@ class TestWaiting:
         namespace.kubectl("patch", "configmap", "settings", "--patch", '{"data":{"size":"8"}}')
         namespace.wait("pod/settings", "condition=Ready")
         namespace.wait("pod/volume", "condition=Ready")
-        _until(lambda: namespace.logs("volume") == "here\n")
+        until(lambda: namespace.logs("volume") == "here\n")
         restarts = {c["restartCount"] for c in _containers(namespace, "settings").values()}
         assert restarts == {0}
 
@@ -197,10 +197,10 @@ class TestRefused:
             assert status["reason"] == reason
             assert status["message"].startswith("Pod was rejected: ")
             assert said in status["message"]
-            _until(functools.partial(_has_event, namespace, pod, reason))
+            until(functools.partial(_has_event, namespace, pod, reason))
         said = "no VM size of this host is large enough"
-        _until(lambda: said in _messages(namespace, "oversized", "FailedCreatePodSandBox"))
-        _until(lambda: _has_event(namespace, "unscheduled", "FailedScheduling"))
+        until(lambda: said in _messages(namespace, "oversized", "FailedCreatePodSandBox"))
+        until(lambda: _has_event(namespace, "unscheduled", "FailedScheduling"))
 
     def test_a_daemon_sets_pods(
         self, cluster: Cluster, namespace: Namespace, bystander: None
@@ -226,7 +226,7 @@ class TestRefused:
             events = namespace.json("get", "events")["items"]
             return [e["message"] for e in events if e["reason"] == "PodFeatureUnsupported"]
 
-        _until(lambda: bool(hints()))
+        until(lambda: bool(hints()))
         assert "hostNetwork" in hints()[0]
         assert "The DaemonSet agent belongs on machines" in hints()[0]
         term = {"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]}
@@ -234,7 +234,7 @@ class TestRefused:
         affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
         patch = {"spec": {"template": {"spec": {"affinity": affinity}}}}
         namespace.kubectl("patch", "daemonset", "agent", "--patch", json.dumps(patch))
-        _until(lambda: namespace.json("get", "pods", "-l", "app=agent")["items"] == [])
+        until(lambda: namespace.json("get", "pods", "-l", "app=agent")["items"] == [])
         status = namespace.json("get", "daemonset", "agent")["status"]
         assert status["desiredNumberScheduled"] == 0
 
@@ -283,7 +283,7 @@ def test_a_kubeconfig_without_rights_and_a_port_in_use(
         subprocess.Popen([*command, "--port=10350"], stderr=log) as node,
     ):
         try:
-            _until(lambda: "nodes is forbidden" in words.read_text(), timeout_s=30)
+            until(lambda: "nodes is forbidden" in words.read_text(), within_s=30)
             assert node.poll() is None, words.read_text()
         finally:
             node.send_signal(signal.SIGTERM)
@@ -414,15 +414,4 @@ def _until_waiting(
             re.fullmatch(reason, seen["reason"]) and re.search(message, seen.get("message", ""))
         )
 
-    _until(waits, lambda: f"{pod}/{container}: {seen}")
-
-
-def _until(
-    condition: Callable[[], bool],
-    story: Callable[[], str] = lambda: "it did not come true in time",
-    timeout_s: float = 90,
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, story()
-        time.sleep(0.3)
+    until(waits, lambda: f"{pod}/{container}: {seen}")

@@ -5,9 +5,10 @@ How running pods fare, and what fills the disk, is in integration/agent/test_ful
 
 from __future__ import annotations
 
+import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Cluster, Namespace
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -40,6 +42,7 @@ def test_pods_wait_for_room_and_say_so(cluster: Cluster, namespace: Namespace) -
         assert "FailedCreatePodSandBox" in said(namespace, "late")
     namespace.wait("pod/late", "condition=Ready")
 
+    until(lambda: not_here(cluster, cluster.tools))
     with no_room(agent / "images" / "work"):
         always = {"imagePullPolicy": "Always"}
         namespace.pod("large", "exec sleep 100000", image=cluster.tools, container=always, wait="")
@@ -50,6 +53,15 @@ def test_pods_wait_for_room_and_say_so(cluster: Cluster, namespace: Namespace) -
     namespace.wait("pod/large", "condition=Ready")
     for pod in ("before", "late", "large"):
         assert status(namespace, pod)["containerStatuses"][0]["restartCount"] == 0
+
+
+def not_here(cluster: Cluster, image: str) -> bool:
+    """Remove an image that an earlier test's pod may have pulled; say whether it is gone."""
+    command = [sys.executable, "-m", "vk_provider.cli", "images"]
+    socket = f"--agent-socket={cluster.settings.agent_socket}"
+    subprocess.run([*command, "remove", image, socket], check=False)
+    listed = subprocess.check_output([*command, "list", "--json", socket])
+    return all(image not in held["tags"] for held in json.loads(listed))
 
 
 def status(namespace: Namespace, pod: str) -> dict[str, Any]:
@@ -68,10 +80,3 @@ def said(namespace: Namespace, pod: str) -> str:
     selector = f"--field-selector=involvedObject.name={pod}"
     events = namespace.json("get", "events", selector)["items"]
     return "\n".join(f"{event['reason']}: {event['message']}" for event in events)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 90
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.3)

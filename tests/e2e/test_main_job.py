@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
 import pty
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Cluster, Namespace
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -44,7 +45,7 @@ def test_two_pods_run_in_two_vms_under_two_users(namespace: Namespace) -> None:
         namespace.pod(name, "uname -r; exec sleep 100000", wait="")
     for name in ("one", "two"):
         namespace.wait(f"pod/{name}", "condition=Ready")
-        _until(lambda pod=name: namespace.logs(pod))
+        until(functools.partial(namespace.logs, name))
         assert namespace.logs(name).strip() != platform.release()
     machines = _machines()
     own = [m for m in machines if m["seccomp"] == "2"]
@@ -110,7 +111,7 @@ class TestLogs:
 
     def test_tail_timestamps_since_and_limit(self, namespace: Namespace) -> None:
         namespace.pod("talker", self.SCRIPT)
-        _until(lambda: "oops" in namespace.logs("talker"))
+        until(lambda: "oops" in namespace.logs("talker"))
         assert namespace.logs("talker") == "line 1\nline 2\nline 3\nlate\noops\n"
         assert namespace.logs("talker", "--tail=2") == "late\noops\n"
         assert namespace.logs("talker", "--limit-bytes=6") == "line 1"
@@ -128,7 +129,7 @@ class TestLogs:
             "counter", "for i in 1 2 3 4; do echo $i; sleep 1; done", wait="", restartPolicy="Never"
         )
         namespace.wait("pod/counter", "condition=PodReadyToStartContainers")
-        _until(lambda: namespace.raw("logs", "counter").returncode == 0)
+        until(lambda: namespace.raw("logs", "counter").returncode == 0)
         assert namespace.logs("-f", "counter") == "1\n2\n3\n4\n"
 
     def test_previous_shows_the_run_before(self, namespace: Namespace) -> None:
@@ -140,7 +141,7 @@ class TestLogs:
             container={"volumeMounts": [{"name": "data", "mountPath": "/data"}]},
             wait="",
         )
-        _until(
+        until(
             lambda: (
                 _container(namespace, "twice").get("restartCount") == 1
                 and _container(namespace, "twice")["ready"]
@@ -233,7 +234,7 @@ def test_traffic_between_pods_and_host(namespace: Namespace, tmp_path: Path) -> 
     namespace.pod("server", serve)
     namespace.pod("client", "exec sleep 100000")
     address = namespace.json("get", "pod", "server")["status"]["podIP"]
-    _until(
+    until(
         lambda: (
             namespace.raw(
                 "exec", "server", "--", "wget", "-qO-", "http://127.0.0.1:8080/"
@@ -260,7 +261,7 @@ def test_traffic_between_pods_and_host(namespace: Namespace, tmp_path: Path) -> 
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            _until(lambda: _fetch(host) == "from the host\n")
+            until(lambda: _fetch(host) == "from the host\n")
             to_host = namespace.kubectl("exec", "client", "--", "wget", "-qO-", host)
         finally:
             process.terminate()
@@ -297,10 +298,10 @@ def test_configuration_reaches_the_container(namespace: Namespace) -> None:
             ],
         },
     )
-    _until(lambda: "writable" in namespace.logs("reader"))
+    until(lambda: "writable" in namespace.logs("reader"))
     assert namespace.logs("reader") == "green reader pod-reader\n7\nxyzzy\nreader\n1\nwritable\n"
     namespace.kubectl("patch", "configmap", "settings", "--patch", '{"data":{"size":"8"}}')
-    _until(lambda: namespace.kubectl("exec", "reader", "--", "cat", "/etc/settings/size") == "8")
+    until(lambda: namespace.kubectl("exec", "reader", "--", "cat", "/etc/settings/size") == "8")
 
 
 def test_a_job_completes(namespace: Namespace) -> None:
@@ -337,7 +338,7 @@ def test_a_job_completes(namespace: Namespace) -> None:
 
 def test_a_crash_loop_backs_off(namespace: Namespace) -> None:
     namespace.pod("crasher", "echo boom; exit 1", wait="")
-    _until(
+    until(
         lambda: (
             _container(namespace, "crasher").get("state", {}).get("waiting", {}).get("reason")
             == "CrashLoopBackOff"
@@ -347,7 +348,7 @@ def test_a_crash_loop_backs_off(namespace: Namespace) -> None:
     assert container["restartCount"] >= 1
     assert container["lastState"]["terminated"]["exitCode"] == 1
     assert "back-off" in container["state"]["waiting"]["message"]
-    _until(lambda: "BackOff" in {e["reason"] for e in namespace.json("get", "events")["items"]})
+    until(lambda: "BackOff" in {e["reason"] for e in namespace.json("get", "events")["items"]})
 
 
 def test_deletion_gives_the_grace_that_was_promised(namespace: Namespace) -> None:
@@ -356,7 +357,7 @@ def test_deletion_gives_the_grace_that_was_promised(namespace: Namespace) -> Non
         "while :; do sleep 0.1; done"
     )
     namespace.pod("polite", script, terminationGracePeriodSeconds=20)
-    _until(lambda: "up" in namespace.logs("polite"))
+    until(lambda: "up" in namespace.logs("polite"))
     command = [*namespace.cluster.kubectl.command, "-n", namespace.name, "logs", "-f", "polite"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
         namespace.kubectl("delete", "pod", "polite", "--timeout=60s")
@@ -384,11 +385,3 @@ def _fetch(url: str) -> str:
             return str(answer.read().decode())
     except OSError:
         return ""
-
-
-def _until(condition: Any, timeout_s: float = 90) -> None:
-    """Ask again until it holds; a test's own waiting on a cluster, bounded."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from hack.devcluster import cluster as dev
 from hack.devcluster import pki
 from hack.devcluster.processes import Record, running, spawn, stop, tail
 from tests.e2e.conftest import Cluster, Namespace
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -80,9 +81,9 @@ def test_a_rotated_kubeconfig_is_taken_up_before_the_old_certificate_ends(
     options = [o for o in dev.node_command(settings) if not o.startswith("--bootstrap")]
     command = ["vk-provider", "node", "--no-taint", f"--kubeconfig={file}", *options]
     spawn(settings, "node", command)
-    _until(lambda: _renewed(cluster) > started)
+    until(lambda: _renewed(cluster) > started)
     pki.write_kubeconfig(settings, file, "node-new")
-    _until(lambda: _renewed(cluster) > started + lives + timedelta(seconds=10), timeout_s=150)
+    until(lambda: _renewed(cluster) > started + lives + timedelta(seconds=10), within_s=150)
     assert _terminate(cluster, "node") < 15
 
 
@@ -186,10 +187,3 @@ def _renewed(cluster: Cluster) -> datetime:
         "-n", "kube-node-lease", "get", "lease", cluster.settings.node_name
     )
     return datetime.fromisoformat(lease["spec"]["renewTime"])
-
-
-def _until(condition: Callable[[], object], timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.3)

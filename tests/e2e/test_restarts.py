@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from hack.devcluster.processes import running
 from tests.e2e.churn import Churn
 from tests.e2e.conftest import Cluster, Namespace
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -32,9 +32,9 @@ def test_a_killed_vm_is_reported_and_its_pod_restarted(
     cluster: Cluster, namespace: Namespace
 ) -> None:
     namespace.pod("victim", "echo alive; exec sleep 100000")
-    _until_true(lambda: "alive" in namespace.logs("victim"))
+    until(lambda: "alive" in namespace.logs("victim"))
     os.kill(_qemu_of(cluster, namespace, "victim"), signal.SIGKILL)
-    _until_true(lambda: _restarts(namespace, "victim") == 1)
+    until(lambda: _restarts(namespace, "victim") == 1)
     namespace.wait("pod/victim", "condition=Ready")
     status = namespace.json("get", "pod", "victim")["status"]["containerStatuses"][0]
     assert status["lastState"]["terminated"]["exitCode"] == 137
@@ -52,7 +52,7 @@ def test_a_pod_deleted_while_the_node_is_away_is_gone_when_it_returns(
     os.waitpid(node.pid, 0)
     namespace.kubectl("delete", "pod", "goner", "--wait=false", "--force", "--grace-period=0")
     cluster.start_node()
-    _until_true(lambda: _machines_of(cluster, namespace) == {"stayer"})
+    until(lambda: _machines_of(cluster, namespace) == {"stayer"})
     assert _restarts(namespace, "stayer") == 0
 
 
@@ -83,11 +83,3 @@ def _machines_of(cluster: Cluster, namespace: Namespace) -> set[str]:
 def _restarts(namespace: Namespace, pod: str) -> int:
     statuses = namespace.json("get", "pod", pod)["status"].get("containerStatuses", [])
     return int(statuses[0]["restartCount"]) if statuses else 0
-
-
-def _until_true(condition: object, timeout_s: float = 90) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.3)

@@ -24,6 +24,7 @@ import pytest
 from hack.devcluster.processes import running, stop
 from tests.e2e.conftest import Cluster, Namespace
 from tests.support.closed_registry import PASSWORD, USER, ClosedRegistry, closed_registry
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -71,7 +72,7 @@ def test_planted_secrets_are_found_nowhere(
         },
     )
     lengths = f"has {len(planted['env'])} {len(planted['file'])}\n"
-    _until(lambda: namespace.logs("keeper") == lengths)
+    until(lambda: namespace.logs("keeper") == lengths)
     # What is carried by the streams is a secret, too.
     entered = namespace.raw(
         "exec", "-i", "keeper", "--", "sh", "-c", "cat > /dev/null", input=planted["exec"].encode()
@@ -97,11 +98,11 @@ def test_planted_secrets_are_found_nowhere(
             phase: str = namespace.json("get", "pod", "second")["status"]["phase"]
             return phase == "Running"
 
-        _until(runs)
+        until(runs)
         _restart(cluster)
         # The guest still has what the container runs with.
         count = ("exec", "keeper", "--", "sh", "-c", "printf %s $WORD | wc -c")
-        _until(lambda: namespace.raw(*count).stdout == b"%d\n" % len(planted["env"]))
+        until(lambda: namespace.raw(*count).stdout == b"%d\n" % len(planted["env"]))
         look()
         for name in ("node", "agent"):
             assert _leaves_no_core(cluster, name)
@@ -222,10 +223,3 @@ def _watching_processes(needles: list[bytes]) -> Iterator[Callable[[], None]]:
     yield look
     look()
     assert any("qemu" in program for program in looked_at)
-
-
-def _until(condition: Callable[[], bool], timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.3)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from hack.devcluster.leftovers import look
 from hack.devcluster.processes import running, stop
 from tests.e2e.conftest import Cluster, Namespace
+from tests.support.waiting import until
 from vk_provider.runtime.ids import sandbox_id
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +33,7 @@ def test_a_pod_takes_a_vm_that_was_ready_and_keeps_it_over_a_kill(
     cluster_with_spares: Cluster, namespace: Namespace
 ) -> None:
     cluster = cluster_with_spares
-    _until(lambda: len(_machines(cluster)) == 1)
+    until(lambda: len(_machines(cluster)) == 1)
     (spare,) = _machines(cluster)
     namespace.pod(
         "taker", "echo $HOSTNAME; cat /proc/sys/kernel/random/uuid; exec sleep 100000",
@@ -42,19 +42,19 @@ def test_a_pod_takes_a_vm_that_was_ready_and_keeps_it_over_a_kill(
     uid = namespace.json("get", "pod", "taker")["metadata"]["uid"]
     assert spare != sandbox_id(uid, 0)
     assert namespace.logs("taker").startswith("taker\n")
-    _until(lambda: len(_machines(cluster)) == 2)  # and the next one is made
+    until(lambda: len(_machines(cluster)) == 2)  # and the next one is made
     (agent,) = [running(cluster.settings, "agent")]
     assert agent is not None
     os.kill(agent.pid, signal.SIGKILL)
     os.waitpid(agent.pid, 0)
     cluster.start_agent()
     # What nobody had taken is gone, and the pod's VM is the one that it was.
-    _until(lambda: _machines(cluster) == {spare})
+    until(lambda: _machines(cluster) == {spare})
     namespace.kubectl("exec", "taker", "--", "true")
     statuses = namespace.json("get", "pod", "taker")["status"]["containerStatuses"]
     assert [status["restartCount"] for status in statuses] == [0]
     namespace.kubectl("delete", "pod", "taker", "--wait=true", timeout_s=100)
-    _until(lambda: not _machines(cluster))
+    until(lambda: not _machines(cluster))
     found = {finding.what: finding.found for finding in look(cluster.settings)}
     assert found["network namespaces"] == []
     assert list((cluster.settings.directory / "agent" / "sandboxes").iterdir()) == []
@@ -77,10 +77,3 @@ def _stop_agent(cluster: Cluster) -> None:
     record = running(cluster.settings, "agent")
     assert record is not None
     stop(cluster.settings, record)
-
-
-def _until(condition: Callable[[], bool], timeout_s: float = 90) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.2)

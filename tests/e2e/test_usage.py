@@ -6,7 +6,6 @@ import itertools
 import json
 import statistics
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Cluster, Namespace
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -40,9 +40,9 @@ def test_half_a_cpu_for_twenty_seconds_is_ten_cpu_seconds(
                 "resources": {"limits": {"cpu": "500m", "memory": "128Mi"}},
             },
         )
-        _until(lambda: namespace.logs("burner") == "burnt\n")
+        until(lambda: namespace.logs("burner") == "burnt\n")
         burnt = len(samples())
-        _until(lambda: len(samples()) > burnt + 3)  # the figures are a second old
+        until(lambda: len(samples()) > burnt + 3)  # the figures are a second old
         every = samples()
     mine = [pod for sample in every for pod in sample["pods"] if pod["name"] == "burner"]
     used = [pod["containers"][0]["cpu_ns"] / 1e9 for pod in mine if pod["containers"]]
@@ -105,10 +105,3 @@ def _metric(text: str, name: str, pod: str) -> float:
         if line.startswith(f"{name}{{") and f'pod="{pod}"' in line
     ]
     return float(line.split("}")[1].split()[0])
-
-
-def _until(condition: Callable[[], object], timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
-        time.sleep(0.3)

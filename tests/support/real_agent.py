@@ -55,6 +55,11 @@ class RealAgent:
                 raise AssertionError(f"the agent did not start:\n{self.tail()}")
             time.sleep(_TURN_S)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the agent does not run"
+        return self._process.pid
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal and wait for the end."""
         if self._process is not None:

@@ -71,7 +71,7 @@ async def pod(agent: RealAgent, client: AgentClient) -> AsyncIterator[Pod]:
 @contextlib.asynccontextmanager
 async def unharmed(agent: RealAgent, client: AgentClient) -> AsyncIterator[None]:
     """Check that the agent's memory hardly grew at any moment, and that the neighbour goes on."""
-    process = agent_process(agent)
+    process = psutil.Process(agent.pid)
     before = peak_bytes(process, reset=True)
     began = process.create_time()
     yield
@@ -82,14 +82,6 @@ async def unharmed(agent: RealAgent, client: AgentClient) -> AsyncIterator[None]
     print(f"the agent grew by {grown / 2**20:.1f} MiB at most")
     assert process.is_running() and process.create_time() == began
     assert grown < GROWTH_BYTES, f"the agent grew by {grown / 2**20:.1f} MiB"
-
-
-def agent_process(agent: RealAgent) -> psutil.Process:
-    """Return the process that serves that agent's socket."""
-    for process in psutil.Process().children():
-        if f"--agent-socket={agent.socket}" in process.cmdline():
-            return process
-    raise AssertionError("the agent does not run")
 
 
 def peak_bytes(process: psutil.Process, *, reset: bool = False) -> int:

@@ -20,9 +20,10 @@ def main() -> None:
 @click.option("--cold", default=10, show_default=True, help="Runs with templates off, too.")
 @click.option(
     "--pause",
-    default=0.0,
+    default=3.0,
     show_default=True,
-    help="Seconds between a pod's end and the next: VMs are made ready in between.",
+    help="Seconds between a pod's end and the next; with 0 they come faster than VMs can be made "
+    "ready, and all but the first wait for one.",
 )
 @_json
 def start(runs: int | None, cold: int, pause: float, as_json: bool) -> None:

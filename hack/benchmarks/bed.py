@@ -6,21 +6,25 @@ import asyncio
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 
 from hack.benchmarks.api import Api, PodWatch
 from hack.devcluster import cluster as dev
 from hack.devcluster.demo import Kubectl
 from hack.devcluster.processes import Record, running, spawn, stop
 from hack.devcluster.settings import ClusterSettings, default_settings
+from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.runtime.grpc_client import AgentClient
 
 NAMESPACE = "default"
+_SETTLED_S = 8.0
 
 
 @dataclass
@@ -92,6 +96,21 @@ class Bed:
             f"{len(names)} pods to be gone",
         )
 
+    def wait_spares(self, timeout_s: float = 180) -> int:
+        """Return how many VMs are kept ready, once the agent makes no more of them."""
+        return asyncio.run(self._wait_spares(timeout_s))
+
+    async def _wait_spares(self, timeout_s: float) -> int:
+        most, since, began = 0, time.monotonic(), time.monotonic()
+        async with AgentClient(f"unix:{self.settings.agent_socket}") as client:
+            async for snapshot in client.watch_usage():
+                now = time.monotonic()
+                if snapshot.spare_vms != most:
+                    most, since = snapshot.spare_vms, now
+                if now - since > _SETTLED_S or now - began > timeout_s:
+                    break
+        return most
+
     def seconds_to_ready(self, name: str) -> float:
         """Return bound → Ready as the watch saw it."""
         seen = self.watch.seen[name]
@@ -99,20 +118,28 @@ class Bed:
         assert seen.ready is not None
         return seen.ready - seen.bound
 
+    def qemu_of(self, name: str) -> int:
+        """Return the process id of a pod's QEMU."""
+        sandbox = asyncio.run(self._sandbox(name))
+        mark = f"/sandboxes/{sandbox.machine_id}"
+        for process in psutil.process_iter(["name", "cmdline"]):
+            words = process.info["cmdline"] or []
+            if any(word.startswith("guest=") and word.endswith(mark) for word in words):
+                return process.pid
+        raise SystemExit(f"no QEMU of pod {name} was found")
+
     def steps(self, name: str) -> dict[str, tuple[float, float]]:
         """Return the steps of a pod's start: begin and end, in seconds since the pod was bound."""
-        seen = self.watch.seen[name]
-        uid = seen.pod["metadata"]["uid"]
-        return asyncio.run(self._steps(uid))
+        sandbox = asyncio.run(self._sandbox(name))
+        return {p.name: (p.start_ns / 1e9, p.end_ns / 1e9) for p in sandbox.phases}
 
-    async def _steps(self, uid: str) -> dict[str, tuple[float, float]]:
+    async def _sandbox(self, name: str) -> pb.SandboxStatus:
         async with AgentClient(f"unix:{self.settings.agent_socket}") as client:
-            listed = await client.list_sandboxes(pod_uid=uid)
-        return {
-            phase.name: (phase.start_ns / 1e9, phase.end_ns / 1e9)
-            for sandbox in listed.sandboxes
-            for phase in sandbox.phases
-        }
+            listed = await client.list_sandboxes(
+                pod_uid=self.watch.seen[name].pod["metadata"]["uid"]
+            )
+        (sandbox,) = listed.sandboxes
+        return sandbox
 
 
 def say(text: str) -> None:

@@ -41,6 +41,7 @@ class _Host:
 def density(pods: int) -> Figures:
     """Measure `pods` idle pods that are Ready together, usage sampling on."""
     with test_bed() as bed:
+        spares = bed.wait_spares()
         before = _Host.now(bed)
         bare = asyncio.run(_bare_cpu_pct(bed))
         base = _cpu_seconds(bed)
@@ -54,16 +55,19 @@ def density(pods: int) -> Figures:
         bed.wait_all_ready(names, timeout_s=600)
         ready = time.monotonic() - began
         say(f"All Ready after {ready:.1f} s; letting them idle")
-        time.sleep(10)
+        bed.wait_spares()
         start = _cpu_seconds(bed)
         time.sleep(_WINDOW_S)
         pct = (_cpu_seconds(bed) - start) / _WINDOW_S * 100
-        private = [_private_mib(p) for p in _qemus()]
-        translation = [_translation_mib(p) for p in _qemus()]
+        guests = [psutil.Process(bed.qemu_of(name)) for name in names]
+        private = [_private_mib(p) for p in guests]
+        translation = [_translation_mib(p) for p in guests]
         bed.delete(names, timeout_s=600)
+        bed.wait_spares()
         after = _Host.now(bed)
         return {
             "n": pods,
+            "vms_kept_ready": spares,
             "all_ready_s": ready,
             "cpu_pct_per_pod": (pct - idle) / pods,
             "bare_guest_cpu_pct": bare,

@@ -608,6 +608,7 @@ class SandboxStatus(_message.Message):
     PHASES_FIELD_NUMBER: _builtins.int
     GUEST_KERNEL_FIELD_NUMBER: _builtins.int
     GUEST_VERSION_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     attempt: _builtins.int
     state: Global___SandboxState.ValueType
@@ -622,6 +623,8 @@ class SandboxStatus(_message.Message):
     message: _builtins.str
     guest_kernel: _builtins.str
     guest_version: _builtins.str
+    machine_id: _builtins.str
+    """Names the VM on the host: its QEMU process, control group, namespace (vk-ID) and folders."""
     @_builtins.property
     def pod(self) -> Global___PodMetadata: ...
     @_builtins.property
@@ -654,10 +657,11 @@ class SandboxStatus(_message.Message):
         phases: _abc.Iterable[Global___Phase] | None = ...,
         guest_kernel: _builtins.str = ...,
         guest_version: _builtins.str = ...,
+        machine_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pod", b"pod", "shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "containers", b"containers", "created_at_ns", b"created_at_ns", "ended_at_ns", b"ended_at_ns", "guest_kernel", b"guest_kernel", "guest_version", b"guest_version", "ips", b"ips", "message", b"message", "phases", b"phases", "pod", b"pod", "reason", b"reason", "sandbox_id", b"sandbox_id", "shape", b"shape", "start_mode", b"start_mode", "start_reason", b"start_reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "containers", b"containers", "created_at_ns", b"created_at_ns", "ended_at_ns", b"ended_at_ns", "guest_kernel", b"guest_kernel", "guest_version", b"guest_version", "ips", b"ips", "machine_id", b"machine_id", "message", b"message", "phases", b"phases", "pod", b"pod", "reason", b"reason", "sandbox_id", b"sandbox_id", "shape", b"shape", "start_mode", b"start_mode", "start_reason", b"start_reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1984,11 +1988,14 @@ class UsageSnapshot(_message.Message):
     HOST_MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     HOST_MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     HOST_NETWORK_FIELD_NUMBER: _builtins.int
+    SPARE_VMS_FIELD_NUMBER: _builtins.int
     time_ns: _builtins.int
     host_cpu_ns: _builtins.int
     host_memory_working_set_bytes: _builtins.int
     host_memory_available_bytes: _builtins.int
     host_memory_total_bytes: _builtins.int
+    spare_vms: _builtins.int
+    """VMs that are kept ready for pods to come."""
     @_builtins.property
     def sandboxes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SandboxUsage]: ...
     @_builtins.property
@@ -2008,10 +2015,11 @@ class UsageSnapshot(_message.Message):
         host_memory_available_bytes: _builtins.int = ...,
         host_memory_total_bytes: _builtins.int = ...,
         host_network: Global___NetworkUsage | None = ...,
+        spare_vms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "host_network", b"host_network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "host_cpu_ns", b"host_cpu_ns", "host_memory_available_bytes", b"host_memory_available_bytes", "host_memory_total_bytes", b"host_memory_total_bytes", "host_memory_working_set_bytes", b"host_memory_working_set_bytes", "host_network", b"host_network", "sandboxes", b"sandboxes", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "host_cpu_ns", b"host_cpu_ns", "host_memory_available_bytes", b"host_memory_available_bytes", "host_memory_total_bytes", b"host_memory_total_bytes", "host_memory_working_set_bytes", b"host_memory_working_set_bytes", "host_network", b"host_network", "sandboxes", b"sandboxes", "spare_vms", b"spare_vms", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,6 +79,8 @@ class Metering:
             self._measure_logs(live)
         snapshot = pb.UsageSnapshot(time_ns=now, sandboxes=[self._sandbox(s, now) for s in live])
         _add_host(snapshot, self._process)
+        if context.spares is not None:
+            snapshot.spare_vms = context.spares.ready
         for sandbox, used in zip(live, snapshot.sandboxes, strict=True):
             record = usage_record(sandbox, now)
             record.vm_cpu_ns = used.vm_cpu_ns

@@ -100,5 +100,6 @@ class Sandbox:
         """Return a copy of the whole status."""
         status = pb.SandboxStatus()
         status.CopyFrom(self.record.status)
+        status.machine_id = self.record.machine_id
         status.containers.extend(c.record.status for c in self.containers.values())
         return status

@@ -38,8 +38,8 @@ class AgentSettings:
     """The first of the users that QEMU processes run as; one a VM, `uid_count` of them."""
     uid_count: int = 10_000
     templates: bool = True
-    spare_vms: int = 3
-    """How many VMs are kept ready of the shape that was wanted last; none without templates."""
+    spare_vms: int = 20
+    """How many VMs are kept ready of the shapes that were wanted last; none without templates."""
     usage_retention_s: int = 30 * 24 * 3600
     """How long the usage record of a removed sandbox is kept."""
 

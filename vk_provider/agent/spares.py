@@ -1,7 +1,8 @@
 """VMs that are kept ready: restored, rehearsed and idle, until a sandbox of their shape takes one.
 
-They belong to this process alone: no record names them, so what a killed agent leaves of them is
-removed by the next one as nobody's. They are given back when the host's memory runs short.
+They are of the shapes that were wanted last, so many of each. They belong to this process alone:
+no record names them, so what a killed agent leaves of them is removed by the next one as nobody's.
+They are given back when the host's memory runs short.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
+from collections import Counter, deque
 from dataclasses import dataclass
 
 import psutil
@@ -29,8 +31,10 @@ _log = get_logger("agent.spares")
 _RETRY_S = 10.0
 _REHEARSALS = 2
 """After one a start takes 0.16 s, after two 0.1 s; who has none ready wants one soon."""
-_KEEP_FREE = 0.1
-"""The part of the host's memory that spares leave alone."""
+_GIVE_BACK_BELOW = 0.1
+"""The available part of the host's memory below which all spares end."""
+_MAKE_ABOVE = 0.25
+"""The part above which one is made; far from the other, for ending them makes room."""
 
 
 @dataclass(eq=False)
@@ -53,11 +57,12 @@ class _Making:
 
 
 class Spares:
-    """Keeps `settings.spare_vms` VMs of the shape that was wanted last. `run` is a task's."""
+    """Keeps `settings.spare_vms` VMs of the shapes that were wanted last. `run` is a task's."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._shape = usual_shapes(context.sizes)[0]
+        count = context.settings.spare_vms
+        self._wanted = deque([usual_shapes(context.sizes)[0]] * count, maxlen=count)
         self._ready: list[Spare] = []
         self._making: _Making | None = None
         self._starting: set[str] = set()
@@ -75,7 +80,7 @@ class Spares:
         """
         self._news.set()
         if scratch_bytes == self._context.settings.scratch_bytes:
-            self._shape = shape
+            self._wanted.append(shape)
         for spare in self._ready:
             if _fits(spare.seed, shape, scratch_bytes) and not spare.machine.vm.gone:
                 self._ready.remove(spare)
@@ -127,30 +132,53 @@ class Spares:
                     await context.clock.sleep(_RETRY_S)
                     self._news.set()
         finally:
-            for spare in self._ready:
-                await asyncio.shield(_end(context, spare.seed, spare.machine))
+            ends = [_end(context, spare.seed, spare.machine) for spare in self._ready]
+            await asyncio.shield(asyncio.gather(*ends))
 
     def look(self) -> None:
         """Look again: a second has passed, and the host's memory may have changed."""
-        if self._ready and (_memory_short() or any(s.machine.vm.gone for s in self._ready)):
+        gone = any(s.machine.vm.gone for s in self._ready)
+        if gone or (self._ready and _available() < _GIVE_BACK_BELOW) or self._may_make():
             self._news.set()
 
-    async def _bring_about(self) -> None:
-        short = _memory_short()
-        for spare in list(self._ready):
-            other = _key(spare.seed.shape) != _key(self._shape)
-            if short or other or spare.machine.vm.gone:
-                self._ready.remove(spare)
-                self._context.reserved_uids.discard(spare.seed.uid)
-                await _end(self._context, spare.seed, spare.machine)
-        while len(self._ready) < self._context.settings.spare_vms:
-            if self._starting or _memory_short():
-                return
-            await self._make()
+    def _may_make(self) -> bool:
+        lacking = len(self._ready) < self._context.settings.spare_vms
+        return lacking and not self._starting and _available() > _MAKE_ABOVE
 
-    async def _make(self) -> None:
+    async def _bring_about(self) -> None:
+        if _available() < _GIVE_BACK_BELOW:
+            await self._give_back(self._ready)
+        await self._give_back([s for s in self._ready if s.machine.vm.gone])
+        while (missing := self._missing()) is not None:
+            if self._starting or _available() < _MAKE_ABOVE:
+                return
+            await self._give_back(self._unwanted()[:1])
+            await self._make(missing)
+
+    def _missing(self) -> pb.Shape | None:
+        """Return the shape to make next: of those with too few, the one wanted last."""
+        there = Counter(_key(s.seed.shape) for s in self._ready)
+        wanted = Counter(map(_key, self._wanted))
+        return next((s for s in reversed(self._wanted) if wanted[_key(s)] > there[_key(s)]), None)
+
+    def _unwanted(self) -> list[Spare]:
+        """Return those of which there are more than wanted; each makes room for one that is."""
+        left = Counter(map(_key, self._wanted))
+        over = []
+        for spare in self._ready:
+            left[_key(spare.seed.shape)] -= 1
+            if left[_key(spare.seed.shape)] < 0:
+                over.append(spare)
+        return over
+
+    async def _give_back(self, spares: list[Spare]) -> None:
+        for spare in list(spares):
+            self._ready.remove(spare)
+            self._context.reserved_uids.discard(spare.seed.uid)
+            await _end(self._context, spare.seed, spare.machine)
+
+    async def _make(self, shape: pb.Shape) -> None:
         context = self._context
-        shape = self._shape
         if not await context.machines.prepare(shape.vcpus, shape.memory_bytes // MIB):
             raise Unavailable("there is no template to restore it from")
         uid = context.free_uid()
@@ -213,6 +241,6 @@ def _key(shape: pb.Shape) -> tuple[int, int, int]:
     return shape.vcpus, shape.cpu_milli, shape.memory_bytes
 
 
-def _memory_short() -> bool:
+def _available() -> float:
     memory = psutil.virtual_memory()
-    return bool(memory.available < _KEEP_FREE * memory.total)
+    return float(memory.available / memory.total)

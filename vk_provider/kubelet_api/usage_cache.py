@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from contextlib import aclosing
 
+from prometheus_client import Gauge
+
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.clock import Clock
 from vk_provider.common.errors import VkError
@@ -15,6 +17,10 @@ _WINDOW_NS = 10_000_000_000  # long enough to smooth, short enough for an autosc
 _RETRY_S = (0.5, 10.0)
 
 NODE = "node"
+
+SPARE_VMS = Gauge(
+    "vk_provider_spare_vms", "Number of microVMs that are kept ready for pods to come."
+)
 
 log = get_logger("kubelet_api.usage")
 
@@ -81,6 +87,7 @@ class UsageCache:
 
     def take(self, snapshot: pb.UsageSnapshot) -> None:
         """Keep a snapshot and what it says about rates."""
+        SPARE_VMS.set(snapshot.spare_vms)
         keys = {NODE}
         self.rates.add(NODE, snapshot.time_ns, snapshot.host_cpu_ns)
         for sandbox in snapshot.sandboxes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ SMALLEST = "0.25x512Mi"
 
 @pytest.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr(module, "_memory_short", lambda: False)
+    monkeypatch.setattr(module, "_available", lambda: 1.0)
     async with make_world(tmp_path) as made:
         yield made
 
@@ -71,6 +72,44 @@ async def test_another_shape_does_not_fit_and_is_made_for_the_next_pod(world: Wo
         assert world.machines.prepared[-1] == (1, 2048)
 
 
+async def test_there_are_so_many_of_each_shape_as_were_wanted_last(world: World) -> None:
+    async with world.agent() as context:
+        context.settings = replace(context.settings, spare_vms=3)
+        spares = context.spares = Spares(context)
+        context.spawn(spares.run(), "VMs kept ready")
+        await until(lambda: spares.ready == 3)
+        first = list(world.machines.vms)
+        await run_sandbox(context, run_request(size_override="1x2Gi"))
+        await until(lambda: world.machines.prepared[-1] == (1, 2048) and spares.ready == 3)
+        assert [world.machines.vms[vm].ended.done() for vm in first] == [False, False, True]
+        taken = await spares.take(usual_shapes(context.sizes)[0], context.settings.scratch_bytes)
+        assert taken is not None
+        assert taken.seed.machine_id == first[0]
+        await until(lambda: spares.ready == 3)
+        assert [world.machines.vms[vm].ended.done() for vm in first] == [False, False, True]
+        await taken.machine.vm.kill()
+
+
+async def test_none_is_made_where_memory_is_not_plenty(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = 0.24
+    monkeypatch.setattr(module, "_available", lambda: available)
+    async with world.agent() as context:
+        spares = context.spares = Spares(context)
+        context.spawn(spares.run(), "VMs kept ready")
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert world.machines.vms == {}
+        available = 0.26
+        spares.look()
+        await until(lambda: spares.ready == 1)
+        available = 0.11
+        spares.look()
+        await until(lambda: not spares._news.is_set())
+        assert spares.ready == 1
+
+
 async def test_who_wants_another_disk_starts_a_vm_of_its_own(world: World) -> None:
     async with with_spare(world) as (context, _):
         request = run_request(size_override=SMALLEST, ephemeral_storage_limit_bytes=1 << 30)
@@ -111,7 +150,7 @@ async def test_a_host_that_is_short_of_memory_gets_it_back(
 ) -> None:
     async with with_spare(world) as (context, spare):
         assert context.spares is not None
-        monkeypatch.setattr(module, "_memory_short", lambda: True)
+        monkeypatch.setattr(module, "_available", lambda: 0.09)
         context.spares.look()
         await until(world.machines.vms[spare].ended.done)
         assert len(world.machines.vms) == 1

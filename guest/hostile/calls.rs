@@ -87,7 +87,7 @@ macro_rules! honest {
             type AttachStream = Boxed<AttachOutput>;
             type ExecStream = Boxed<ExecOutput>;
             type PortForwardStream = Boxed<PortForwardOutput>;
-            type WatchStatsStream = Boxed<Stats>;
+            type TakeStatsStream = Boxed<Stats>;
 
             $(async fn $name(&self, request: Request<$request>) -> Answer<$answer> {
                 self.real.$name(request).await
@@ -185,14 +185,17 @@ macro_rules! honest {
                 self.real.port_forward(request).await
             }
 
-            async fn watch_stats(&self, request: Request<WatchStatsRequest>) -> Answer<Boxed<Stats>> {
+            async fn take_stats(
+                &self,
+                request: Request<Streaming<TakeStatsRequest>>,
+            ) -> Answer<Boxed<Stats>> {
                 let way = self.way();
                 let containers = self.containers.clone();
                 match way.as_str() {
                     "huge-stats" | "lying-stats" => {
                         endless(move |_| lies::stats(&way, &lock(&containers)))
                     }
-                    _ => self.real.watch_stats(request).await,
+                    _ => self.real.take_stats(request).await,
                 }
             }
         }

@@ -13,6 +13,9 @@ from typing import Any
 
 from hack.devcluster.settings import ClusterSettings
 
+_KEPT_S = 20.0
+"""After so long without a request the server may be about to close the connection."""
+
 
 class Api:
     """A client with one kept connection a thread of use; not shared between threads."""
@@ -22,6 +25,7 @@ class Api:
         self._context = ssl.create_default_context(cafile=str(settings.pki / "ca.crt"))
         self._context.load_cert_chain(settings.pki / "admin.crt", settings.pki / "admin.key")
         self._connection = self.connect()
+        self._used_at = time.monotonic()
 
     def connect(self) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection(
@@ -29,6 +33,9 @@ class Api:
         )
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
+        if time.monotonic() - self._used_at > _KEPT_S:
+            self._connection.close()  # the next request opens it anew
+        self._used_at = time.monotonic()
         data = None if body is None else json.dumps(body)
         self._connection.request(method, path, data, {"Content-Type": "application/json"})
         response = self._connection.getresponse()

@@ -44,9 +44,7 @@ def density(pods: int) -> Figures:
         spares = bed.wait_spares()
         before = _Host.now(bed)
         bare = asyncio.run(_bare_cpu_pct(bed))
-        base = _cpu_seconds(bed)
-        time.sleep(_WINDOW_S)
-        idle = (_cpu_seconds(bed) - base) / _WINDOW_S * 100
+        idle = _cpu_pct(bed)
         names = [f"idle-{i}" for i in range(pods)]
         say(f"Creating {pods} pods")
         began = time.monotonic()
@@ -56,9 +54,8 @@ def density(pods: int) -> Figures:
         ready = time.monotonic() - began
         say(f"All Ready after {ready:.1f} s; letting them idle")
         bed.wait_spares()
-        start = _cpu_seconds(bed)
-        time.sleep(_WINDOW_S)
-        pct = (_cpu_seconds(bed) - start) / _WINDOW_S * 100
+        busy = _cpu_pct(bed)
+        each = {part: (busy[part] - idle[part]) / pods for part in busy}
         guests = [psutil.Process(bed.qemu_of(name)) for name in names]
         private = [_private_mib(p) for p in guests]
         translation = [_translation_mib(p) for p in guests]
@@ -69,9 +66,10 @@ def density(pods: int) -> Figures:
             "n": pods,
             "vms_kept_ready": spares,
             "all_ready_s": ready,
-            "cpu_pct_per_pod": (pct - idle) / pods,
+            "cpu_pct_per_pod": sum(each.values()),
+            **{f"cpu_pct_per_pod_{part}": pct for part, pct in each.items()},
             "bare_guest_cpu_pct": bare,
-            "above_bare_pct": (pct - idle) / pods - bare,
+            "above_bare_pct": sum(each.values()) - bare,
             "private_mib_per_pod": sum(private) / len(private),
             "translation_cache_mib_per_pod": sum(translation) / len(translation),
             "leaked": sum(vars(after).values()) - sum(vars(before).values()),
@@ -95,14 +93,24 @@ def _qemus() -> list[psutil.Process]:
     return [process for process in every if process.info["name"].startswith("qemu-system")]
 
 
-def _cpu_seconds(bed: Bed) -> float:
-    processes = _qemus()
+def _cpu_pct(bed: Bed) -> dict[str, float]:
+    """Return what all QEMUs, the agent and the node use, in percent of one processor."""
+    before = _cpu_seconds(bed)
+    time.sleep(_WINDOW_S)
+    after = _cpu_seconds(bed)
+    return {part: (after[part] - before[part]) / _WINDOW_S * 100 for part in after}
+
+
+def _cpu_seconds(bed: Bed) -> dict[str, float]:
+    parts = {"qemu": _qemus()}
     for name in ("agent", "node"):
         record = running(bed.settings, name)
         assert record is not None
-        processes.append(psutil.Process(record.pid))
-    times = [p.cpu_times() for p in processes]
-    return sum(t.user + t.system for t in times)
+        parts[name] = [psutil.Process(record.pid)]
+    return {
+        part: sum(sum(process.cpu_times()[:2]) for process in processes)
+        for part, processes in parts.items()
+    }
 
 
 def _private_mib(process: psutil.Process) -> float:

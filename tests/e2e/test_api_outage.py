@@ -30,7 +30,7 @@ from vk_provider.runtime.grpc_client import AgentClient
 
 pytestmark = pytest.mark.e2e
 
-_OUTAGE_S = int(os.environ.get("VK_OUTAGE_S", "75"))
+_OUTAGE_S = int(os.environ.get("VK_OUTAGE_S", "45"))
 _RIGHT_WITHIN_S = 10
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _WAIT = "while ! [ -e /tmp/go ]; do sleep 0.2; done; "

@@ -231,7 +231,8 @@ class FakeGuest:
             await context.write(pb.ExecOutput(stdout=message.stdin))
         await context.write(pb.ExecOutput(exit=pb.ExecExit(code=3)))
 
-    async def WatchStats(self, request: Any, context: Any) -> AsyncIterator[pb.Stats]:  # noqa: N802
+    async def TakeStats(self, requests: Any, context: Any) -> AsyncIterator[pb.Stats]:  # noqa: N802
         usage = pb.CgroupStats(cpu_usec=1_500_000, memory_current=9, pids_current=2)
-        yield pb.Stats(pod=usage, time_ns=time.time_ns() + self.clock_ahead_ns)
-        await asyncio.get_running_loop().create_future()
+        async for _ in requests:
+            self.calls.append("stats")
+            yield pb.Stats(pod=usage, time_ns=time.time_ns() + self.clock_ahead_ns)

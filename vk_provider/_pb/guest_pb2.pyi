@@ -1394,23 +1394,19 @@ class PortForwardOutput(_message.Message):
 Global___PortForwardOutput: _TypeAlias = PortForwardOutput  # noqa: Y015
 
 @_typing.final
-class WatchStatsRequest(_message.Message):
+class TakeStatsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    INTERVAL_MS_FIELD_NUMBER: _builtins.int
-    interval_ms: _builtins.int
     def __init__(
         self,
-        *,
-        interval_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_ms", b"interval_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchStatsRequest: _TypeAlias = WatchStatsRequest  # noqa: Y015
+Global___TakeStatsRequest: _TypeAlias = TakeStatsRequest  # noqa: Y015
 
 @_typing.final
 class CgroupStats(_message.Message):

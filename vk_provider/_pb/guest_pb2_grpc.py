@@ -119,9 +119,9 @@ class GuestServiceStub:
                 request_serializer=vk__provider_dot___pb_dot_guest__pb2.PortForwardInput.SerializeToString,
                 response_deserializer=vk__provider_dot___pb_dot_guest__pb2.PortForwardOutput.FromString,
                 _registered_method=True)
-        self.WatchStats = channel.unary_stream(
-                '/vk_provider.guest.v1.GuestService/WatchStats',
-                request_serializer=vk__provider_dot___pb_dot_guest__pb2.WatchStatsRequest.SerializeToString,
+        self.TakeStats = channel.stream_stream(
+                '/vk_provider.guest.v1.GuestService/TakeStats',
+                request_serializer=vk__provider_dot___pb_dot_guest__pb2.TakeStatsRequest.SerializeToString,
                 response_deserializer=vk__provider_dot___pb_dot_guest__pb2.Stats.FromString,
                 _registered_method=True)
         self.Shutdown = channel.unary_unary(
@@ -249,8 +249,10 @@ class GuestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchStats(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+    def TakeStats(self, request_iterator, context):
+        """A sample for each that is asked for: the host knows which VMs do something, and one that idles
+        is not woken up.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -350,9 +352,9 @@ def add_GuestServiceServicer_to_server(servicer, server):
                     request_deserializer=vk__provider_dot___pb_dot_guest__pb2.PortForwardInput.FromString,
                     response_serializer=vk__provider_dot___pb_dot_guest__pb2.PortForwardOutput.SerializeToString,
             ),
-            'WatchStats': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchStats,
-                    request_deserializer=vk__provider_dot___pb_dot_guest__pb2.WatchStatsRequest.FromString,
+            'TakeStats': grpc.stream_stream_rpc_method_handler(
+                    servicer.TakeStats,
+                    request_deserializer=vk__provider_dot___pb_dot_guest__pb2.TakeStatsRequest.FromString,
                     response_serializer=vk__provider_dot___pb_dot_guest__pb2.Stats.SerializeToString,
             ),
             'Shutdown': grpc.unary_unary_rpc_method_handler(
@@ -831,7 +833,7 @@ class GuestService:
             _registered_method=True)
 
     @staticmethod
-    def WatchStats(request,
+    def TakeStats(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -841,11 +843,11 @@ class GuestService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
-            '/vk_provider.guest.v1.GuestService/WatchStats',
-            vk__provider_dot___pb_dot_guest__pb2.WatchStatsRequest.SerializeToString,
+            '/vk_provider.guest.v1.GuestService/TakeStats',
+            vk__provider_dot___pb_dot_guest__pb2.TakeStatsRequest.SerializeToString,
             vk__provider_dot___pb_dot_guest__pb2.Stats.FromString,
             options,
             channel_credentials,

@@ -89,7 +89,10 @@ class GuestServiceStub:
     """A live view of a container's stdio; never holds up Output."""
     Exec: _grpc.StreamStreamMultiCallable[_guest_pb2.ExecInput, _guest_pb2.ExecOutput]
     PortForward: _grpc.StreamStreamMultiCallable[_guest_pb2.PortForwardInput, _guest_pb2.PortForwardOutput]
-    WatchStats: _grpc.UnaryStreamMultiCallable[_guest_pb2.WatchStatsRequest, _guest_pb2.Stats]
+    TakeStats: _grpc.StreamStreamMultiCallable[_guest_pb2.TakeStatsRequest, _guest_pb2.Stats]
+    """A sample for each that is asked for: the host knows which VMs do something, and one that idles
+    is not woken up.
+    """
     Shutdown: _grpc.UnaryUnaryMultiCallable[_guest_pb2.ShutdownRequest, _guest_pb2.ShutdownResponse]
     """Answers, then powers the VM off."""
 
@@ -130,7 +133,10 @@ class GuestServiceAsyncStub(GuestServiceStub):
     """A live view of a container's stdio; never holds up Output."""
     Exec: _aio.StreamStreamMultiCallable[_guest_pb2.ExecInput, _guest_pb2.ExecOutput]  # type: ignore[assignment]
     PortForward: _aio.StreamStreamMultiCallable[_guest_pb2.PortForwardInput, _guest_pb2.PortForwardOutput]  # type: ignore[assignment]
-    WatchStats: _aio.UnaryStreamMultiCallable[_guest_pb2.WatchStatsRequest, _guest_pb2.Stats]  # type: ignore[assignment]
+    TakeStats: _aio.StreamStreamMultiCallable[_guest_pb2.TakeStatsRequest, _guest_pb2.Stats]  # type: ignore[assignment]
+    """A sample for each that is asked for: the host knows which VMs do something, and one that idles
+    is not woken up.
+    """
     Shutdown: _aio.UnaryUnaryMultiCallable[_guest_pb2.ShutdownRequest, _guest_pb2.ShutdownResponse]  # type: ignore[assignment]
     """Answers, then powers the VM off."""
 
@@ -272,11 +278,14 @@ class GuestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_guest_pb2.PortForwardOutput], _abc.AsyncIterator[_guest_pb2.PortForwardOutput]]: ...
 
     @_abc_1.abstractmethod
-    def WatchStats(
+    def TakeStats(
         self,
-        request: _guest_pb2.WatchStatsRequest,
+        request_iterator: _MaybeAsyncIterator[_guest_pb2.TakeStatsRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_guest_pb2.Stats], _abc.AsyncIterator[_guest_pb2.Stats]]: ...
+    ) -> _typing.Union[_abc.Iterator[_guest_pb2.Stats], _abc.AsyncIterator[_guest_pb2.Stats]]:
+        """A sample for each that is asked for: the host knows which VMs do something, and one that idles
+        is not woken up.
+        """
 
     @_abc_1.abstractmethod
     def Shutdown(

@@ -17,6 +17,8 @@ MAX_TOLD = 1000
 _MOST = 2**63 - 1
 # A guest's clock and the host's are not one, and the host's may be set back.
 _SLACK_US = 3600 * 1_000_000
+_IDLE_NS = 20_000_000
+_HOLDS_NS = 19_500_000_000  # with the tick after it: twenty seconds
 _VOLUME = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?")
 _CPU = ("cpu_usec", "cpu_user_usec", "cpu_system_usec", "throttled_usec")
 _MEMORY = ("memory_current", "memory_inactive_file", "memory_anon")
@@ -26,7 +28,22 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def take_stats(sandbox: Sandbox, stats: guest_pb2.Stats, now_ns: int) -> None:
+def ask_or_hold(sandbox: Sandbox, vm_cpu_ns: int, now_ns: int) -> None:
+    """Want a new sample of a VM that has done something since the last; else that one holds.
+
+    Under emulation a sample costs some 20 ms of the host's processor. So one is taken each second
+    of a VM that has used as much since the last, and each twenty seconds of every other.
+    """
+    if sandbox.stats_wanted.is_set():
+        return
+    used_ns = vm_cpu_ns - sandbox.vm_cpu_at_stats_ns
+    if used_ns >= _IDLE_NS or now_ns - sandbox.stats_taken_ns >= _HOLDS_NS:
+        sandbox.stats_wanted.set()
+    else:
+        sandbox.stats_at_ns = max(sandbox.stats_at_ns, now_ns)
+
+
+def take_stats(sandbox: Sandbox, stats: guest_pb2.Stats, now_ns: int, vm_cpu_ns: int) -> None:
     """Make a sample the sandbox's newest, its figures held to what can be.
 
     Raises GuestMisbehaved for one that tells of more than a pod can have.
@@ -55,6 +72,7 @@ def take_stats(sandbox: Sandbox, stats: guest_pb2.Stats, now_ns: int) -> None:
     del stats.filesystems[:]
     stats.filesystems.extend(told)
     sandbox.stats, sandbox.stats_at_ns = stats, now_ns
+    sandbox.stats_taken_ns, sandbox.vm_cpu_at_stats_ns = now_ns, vm_cpu_ns
 
 
 def _hold(cgroup: guest_pb2.CgroupStats, most_cpu: int, most_memory: int) -> None:

@@ -27,13 +27,11 @@ _log = get_logger("agent.sandbox")
 
 _RETRY_S = 0.1
 _DRAIN_S = 1.0
-_STATS_MS = 1000
 # A guest samples each second. One that is not heard of for so long is asked whether it is there,
 # and has as long again to say so, however busy host and guest are.
 _SILENT_S = 60.0
 # What a guest that keeps to the contract never reaches.
 _EVENTS_A_SECOND = 500
-_STATS_A_SECOND = 5
 
 
 class _VmEndedError(Exception):
@@ -73,7 +71,7 @@ async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
                 _follow_events(context, sandbox, machine), name=f"events {sandbox.id}"
             )
             group.create_task(
-                _follow_stats(context, sandbox, machine), name=f"statistics {sandbox.id}"
+                _take_stats(context, sandbox, machine), name=f"statistics {sandbox.id}"
             )
             group.create_task(_watch_silence(sandbox, machine), name=f"silence of {sandbox.id}")
             group.create_task(
@@ -152,19 +150,24 @@ async def _list(context: Context, sandbox: Sandbox, machine: Machine) -> int:
         return answer.event_seq
 
 
-async def _follow_stats(context: Context, sandbox: Sandbox, machine: Machine) -> None:
-    throttle = Throttle(context.clock, _STATS_A_SECOND)
+async def _take_stats(context: Context, sandbox: Sandbox, machine: Machine) -> None:
+    """Get a sample at once, and then one whenever it is wanted; see `metering`."""
     while True:
-        call = machine.guest.control.WatchStats(
-            guest_pb2.WatchStatsRequest(interval_ms=_STATS_MS), wait_for_ready=True
-        )
+        sandbox.stats_wanted.set()
+        call = machine.guest.control.TakeStats(wait_for_ready=True)
         try:
-            async for stats in call:
-                await throttle.pass_one()
+            while True:
+                await sandbox.stats_wanted.wait()
+                await call.write(guest_pb2.TakeStatsRequest())
+                stats = await call.read()
+                if not isinstance(stats, guest_pb2.Stats):
+                    break  # the end; why, the call says
                 now = context.clock.now_ns()
                 guest_clock.doubt(sandbox, stats.time_ns, now)
-                take_stats(sandbox, stats, now)
+                take_stats(sandbox, stats, now, machine.vm.usage().cpu_ns)
                 sandbox.heard.set()
+                sandbox.stats_wanted.clear()
+            await call.code()
         except grpc.aio.AioRpcError as exc:
             broke_off(exc, "its statistics")
         finally:

@@ -11,6 +11,7 @@ import psutil
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
+from vk_provider.agent.guest_stats import ask_or_hold
 from vk_provider.agent.logs import log_bytes
 from vk_provider.agent.records import Phase
 from vk_provider.agent.sandbox import Sandbox
@@ -94,6 +95,7 @@ class Metering:
     def _sandbox(self, sandbox: Sandbox, now_ns: int) -> pb.SandboxUsage:
         assert sandbox.machine is not None
         vm = sandbox.machine.vm.usage()
+        ask_or_hold(sandbox, vm.cpu_ns, now_ns)
         used = pb.SandboxUsage(
             sandbox_id=sandbox.id,
             pod=sandbox.record.status.pod,

@@ -71,6 +71,12 @@ class Sandbox:
     stats: guest_pb2.Stats | None = None
     """The newest that the guest sent."""
     stats_at_ns: int = 0
+    """When it was true, as far as is known: a VM that idles uses what it had used."""
+    stats_taken_ns: int = 0
+    vm_cpu_at_stats_ns: int = 0
+    """What the VM had used once that sample was here."""
+    stats_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while a sample is wanted or on its way."""
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """Set by each sample."""
     clock_doubted: asyncio.Event = field(default_factory=asyncio.Event)

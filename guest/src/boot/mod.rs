@@ -40,6 +40,7 @@ pub fn bring_up() -> Result<Modules> {
     }
     cgroups()?;
     protect_self()?;
+    let_the_kernel_sleep()?;
     Ok(modules)
 }
 
@@ -58,6 +59,22 @@ pub fn pod_cgroup() -> Result<()> {
 fn pass_on_controllers(dir: &str) -> Result<()> {
     let file = format!("{dir}/cgroup.subtree_control");
     fs::write(&file, "+cpu +cpuset +io +memory +pids").context(format!("write {file}"))
+}
+
+/// An idle VM costs the host what its kernel wakes up for: by default each half second to see
+/// whether memory is in fragments, each second to add up statistics, and each five seconds to
+/// look for neighbours that are to be known at all times (nothing here makes one of those).
+fn let_the_kernel_sleep() -> Result<()> {
+    for (key, value) in [
+        ("vm/compaction_proactiveness", "0"),
+        ("vm/stat_interval", "120"),
+        ("net/ipv4/neigh/default/interval_probe_time_ms", "86400000"),
+        ("net/ipv6/neigh/default/interval_probe_time_ms", "86400000"),
+    ] {
+        let file = format!("/proc/sys/{key}");
+        fs::write(&file, value).context(format!("write {file}"))?;
+    }
+    Ok(())
 }
 
 fn protect_self() -> Result<()> {

@@ -24,7 +24,7 @@ impl GuestService for Service {
     type AttachStream = streams::Boxed<AttachOutput>;
     type ExecStream = streams::Boxed<ExecOutput>;
     type PortForwardStream = streams::Boxed<PortForwardOutput>;
-    type WatchStatsStream = streams::Boxed<Stats>;
+    type TakeStatsStream = streams::Boxed<Stats>;
 
     async fn hello(&self, request: Request<HelloRequest>) -> Answer<HelloResponse> {
         let host = request.into_inner();
@@ -166,12 +166,12 @@ impl GuestService for Service {
         answer(done.map(streams::of))
     }
 
-    async fn watch_stats(
+    async fn take_stats(
         &self,
-        request: Request<WatchStatsRequest>,
-    ) -> Answer<Self::WatchStatsStream> {
-        let every = stats::interval(request.into_inner().interval_ms)?;
-        Ok(Response::new(streams::stats(self.guest().clone(), every)))
+        request: Request<Streaming<TakeStatsRequest>>,
+    ) -> Answer<Self::TakeStatsStream> {
+        let asked = request.into_inner();
+        Ok(Response::new(streams::stats(self.guest().clone(), asked)))
     }
 
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Answer<ShutdownResponse> {

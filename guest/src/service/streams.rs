@@ -2,10 +2,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
@@ -14,7 +12,7 @@ use super::Guest;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::pb::{attach_input, attach_output, AttachInput, AttachOutput};
-use crate::pb::{ContainerState, Event, OutputAck, OutputRecord, Stats};
+use crate::pb::{ContainerState, Event, OutputAck, OutputRecord, Stats, TakeStatsRequest};
 
 type Item<T> = Result<T, Status>;
 pub type Boxed<T> = Pin<Box<dyn Stream<Item = Item<T>> + Send>>;
@@ -183,13 +181,10 @@ async fn feed(container: Arc<Container>, mut input: Streaming<AttachInput>) {
     drop(close);
 }
 
-/// A sample at once, and then one each interval.
-pub fn stats(guest: Arc<Guest>, every: Duration) -> Boxed<Stats> {
+/// A sample for each that is asked for.
+pub fn stats(guest: Arc<Guest>, mut asked: Streaming<TakeStatsRequest>) -> Boxed<Stats> {
     Box::pin(async_stream::stream! {
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
+        while let Ok(Some(TakeStatsRequest {})) = asked.message().await {
             yield crate::stats::sample(&guest).await.map_err(Status::from);
         }
     })

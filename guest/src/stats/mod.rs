@@ -6,106 +6,91 @@ mod interface;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::clock::now_ns;
 use crate::container::blocking;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::paths;
-use crate::pb::{ContainerStats, Stats};
+use crate::pb::{CgroupStats, ContainerStats, Stats};
 use crate::service::Guest;
 
 /// A walk over writable layers and volumes is not made more often.
 const WALK_EACH: Duration = Duration::from_secs(10);
-const DEFAULT_INTERVAL_MS: u32 = 1000;
-const LEAST_INTERVAL_MS: u32 = 100;
 
 /// What the last walk found, by folder.
 #[derive(Default)]
 pub struct Walked {
     at: Option<Instant>,
+    /// What the pod had used of the processor then: one that has not run has written nothing.
+    cpu_usec: u64,
     used: HashMap<PathBuf, filesystem::Used>,
+}
+
+impl Walked {
+    /// Says whether there is to be another walk, and takes note of it.
+    fn is_due(&mut self, pod: &CgroupStats) -> bool {
+        let recent = self.at.is_some_and(|at| at.elapsed() < WALK_EACH);
+        if recent || (self.at.is_some() && self.cpu_usec == pod.cpu_usec) {
+            return false;
+        }
+        (self.at, self.cpu_usec) = (Some(Instant::now()), pod.cpu_usec);
+        true
+    }
 }
 
 pub type WalkCache = Arc<Mutex<Walked>>;
 
-/// Returns how often to take a sample.
-pub fn interval(asked_ms: u32) -> Result<Duration> {
-    match asked_ms {
-        0 => Ok(Duration::from_millis(DEFAULT_INTERVAL_MS.into())),
-        LEAST_INTERVAL_MS.. => Ok(Duration::from_millis(asked_ms.into())),
-        _ => Err(Error::invalid(format!(
-            "interval_ms {asked_ms} is below {LEAST_INTERVAL_MS}"
-        ))),
-    }
-}
-
-/// Takes a sample.
+/// Takes a sample. All but the walk is done at once: a thread for it would end seconds later, and
+/// have an idle VM wake up for that.
 pub async fn sample(guest: &Arc<Guest>) -> Result<Stats> {
-    let (cache, ids) = (
-        guest.walked.clone(),
-        guest
-            .containers
-            .list()
-            .iter()
-            .map(|c| c.id.clone())
-            .collect::<Vec<_>>(),
-    );
-    blocking(move || Ok(take(&cache, &ids))).await
-}
-
-fn take(cache: &WalkCache, ids: &[String]) -> Stats {
+    let containers = guest.containers.list();
+    let ids: Vec<String> = containers.iter().map(|c| c.id.clone()).collect();
     let volumes = filesystem::volumes();
-    refresh(cache, ids, &volumes);
-    let walked = crate::lock(cache);
-    let containers = ids
-        .iter()
-        .map(|id| {
-            let layer = filesystem::layer(id);
-            let used = walked.used.get(&layer).copied().unwrap_or_default();
-            ContainerStats {
-                container_id: id.clone(),
-                cgroup: Some(cgroup::read(&PathBuf::from(paths::POD_CGROUP).join(id))),
-                rootfs_used_bytes: used.bytes,
-                rootfs_inodes_used: used.inodes,
-            }
-        })
-        .collect();
+    let pod = cgroup::read(Path::new(paths::POD_CGROUP));
+    if crate::lock(&guest.walked).is_due(&pod) {
+        walk(guest.walked.clone(), &ids, &volumes).await?;
+    }
+    let walked = crate::lock(&guest.walked);
     let (memory_total_bytes, memory_available_bytes) = memory();
-    Stats {
+    Ok(Stats {
         time_ns: now_ns(),
-        pod: Some(cgroup::read(&PathBuf::from(paths::POD_CGROUP))),
-        containers,
+        pod: Some(pod),
+        containers: ids.into_iter().map(|id| container(id, &walked)).collect(),
         interface: interface::read(),
         filesystems: filesystem::read(&volumes, &walked.used),
         memory_total_bytes,
         memory_available_bytes,
+    })
+}
+
+fn container(id: String, walked: &Walked) -> ContainerStats {
+    let layer = filesystem::layer(&id);
+    let used = walked.used.get(&layer).copied().unwrap_or_default();
+    ContainerStats {
+        cgroup: Some(cgroup::read(&Path::new(paths::POD_CGROUP).join(&id))),
+        container_id: id,
+        rootfs_used_bytes: used.bytes,
+        rootfs_inodes_used: used.inodes,
     }
 }
 
-fn refresh(cache: &WalkCache, ids: &[String], volumes: &[filesystem::Volume]) {
-    {
-        let mut walked = crate::lock(cache);
-        if walked.at.is_some_and(|at| at.elapsed() < WALK_EACH) {
-            return;
-        }
-        walked.at = Some(Instant::now());
-    }
+async fn walk(cache: WalkCache, ids: &[String], volumes: &[filesystem::Volume]) -> Result<()> {
     let layers = ids.iter().map(|id| filesystem::layer(id));
-    let folders = volumes
-        .iter()
-        .filter(|v| v.on_scratch)
-        .map(|v| v.path.clone());
-    let used = layers
-        .chain(folders)
-        .map(|folder| {
+    let folders = volumes.iter().filter(|v| v.on_scratch);
+    let folders: Vec<PathBuf> = layers.chain(folders.map(|v| v.path.clone())).collect();
+    blocking(move || {
+        let found = folders.into_iter().map(|folder| {
             let used = filesystem::walk(&folder);
             (folder, used)
-        })
-        .collect();
-    crate::lock(cache).used = used;
+        });
+        let found = found.collect();
+        crate::lock(&cache).used = found;
+        Ok(())
+    })
+    .await
 }
 
 /// Total and available, bytes.
@@ -119,16 +104,4 @@ pub fn memory() -> (u64, u64) {
             * 1024
     };
     (value("MemTotal:"), value("MemAvailable:"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interval_has_a_floor() {
-        assert!(interval(0).is_ok_and(|d| d.as_millis() == 1000));
-        assert!(interval(100).is_ok_and(|d| d.as_millis() == 100));
-        assert!(interval(1).is_err());
-    }
 }

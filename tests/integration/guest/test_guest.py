@@ -253,7 +253,8 @@ async def test_figures_and_port_forwards(bed: GuestBed) -> None:
             # Until the program listens.
             assert exc.code() == grpc.StatusCode.UNAVAILABLE
     assert answer == b"pong\n"
-    stats = bed.control.WatchStats(pb.WatchStatsRequest())
+    stats = bed.control.TakeStats()
+    await stats.write(pb.TakeStatsRequest())
     sample = await read(stats)
     stats.cancel()
     assert isinstance(sample, pb.Stats)

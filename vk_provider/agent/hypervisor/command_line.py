@@ -106,10 +106,10 @@ def kernel_command_line(accelerator: Accelerator) -> str:
     panic=-1 reboot=t: a panic ends the VM at once. Under TCG the kernel's own calibration of the
     TSC hangs in about one boot of six, hence tsc_early_khz; tsc=reliable lets it use tickless
     timers. KVM has its own clock. cryptomgr.notests: the self-tests of ciphers that few use take a
-    tenth of a boot under TCG.
+    tenth of a boot under TCG. psi=0, nowatchdog: an idle VM is not to wake up for either.
     """
     words = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "random.trust_cpu=on"]
-    words.append("cryptomgr.notests")
+    words += ["cryptomgr.notests", "psi=0", "nowatchdog"]
     if accelerator.name == "tcg":
         words += [f"tsc_early_khz={accelerator.tsc_khz}", "tsc=reliable"]
     return " ".join(words)

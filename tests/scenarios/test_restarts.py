@@ -31,6 +31,17 @@ async def test_a_crash_loop_backs_off_from_10_s_doubling() -> None:
         assert world.api.reasons().count("BackOff") == 2
 
 
+async def test_a_pod_that_waits_is_left_alone_meanwhile() -> None:
+    async with pod_world() as world:
+        world.runtime.program = lambda _: Program(run_s=1, exit_code=3)
+        await world.create(pod())
+        await world.advance(2)
+        assert "back-off 10s" in world.container_status()["state"]["waiting"]["message"]
+        before = len(world.runtime.calls)
+        await world.advance(9)
+        assert world.runtime.calls[before:] == []
+
+
 async def test_after_ten_quiet_minutes_the_back_off_begins_anew() -> None:
     async with pod_world() as world:
         world.runtime.program = lambda _: Program()

@@ -19,6 +19,18 @@ from vk_provider.pods.sandbox_starter import start_sandbox
 Pulls = dict[str, asyncio.Task[ImageResult]]
 
 
+def may_wait(ctx: PodContext, actions: PodActions) -> bool:
+    """Say whether all that the plan wants is to start containers whose time has not come.
+
+    What there is to wait for is shown, and the worker is woken in time.
+    """
+    if actions.kill_pod or actions.create_sandbox or actions.kills:
+        return False
+    by_name = {str(c["name"]): c for c in all_containers(ctx.pod)}
+    names = [*actions.start_ephemeral, *actions.start_init, *actions.start]
+    return all([is_held_back(ctx, by_name[n]) for n in names])
+
+
 async def carry_out(ctx: PodContext, actions: PodActions) -> None:
     """Do what the plan says. Raises what the runtime raises; then the pod is planned anew.
 

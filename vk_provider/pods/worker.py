@@ -18,7 +18,7 @@ from vk_provider.pods.admission import Rejection
 from vk_provider.pods.alarm import Alarm
 from vk_provider.pods.context import PodContext
 from vk_provider.pods.deadlines import active_until_ns, grace_s, remaining_grace_s
-from vk_provider.pods.executor import carry_out
+from vk_provider.pods.executor import carry_out, may_wait
 from vk_provider.pods.killing import Grace
 from vk_provider.pods.planner import plan
 from vk_provider.pods.pod_state import PodState
@@ -251,7 +251,7 @@ class PodWorker:
             actions = plan(self.ctx.pod, self.ctx.state, self.ctx.probe_results())
             if actions.kill_pod and not actions.create_sandbox:
                 self._end()  # its work is done, or can't be
-            elif actions.idle:
+            elif may_wait(self.ctx, actions):
                 return
             else:
                 self._begin(group, carry_out(self.ctx, actions), "sync")

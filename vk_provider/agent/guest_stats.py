@@ -17,7 +17,7 @@ MAX_TOLD = 1000
 _MOST = 2**63 - 1
 # A guest's clock and the host's are not one, and the host's may be set back.
 _SLACK_US = 3600 * 1_000_000
-_IDLE_NS = 20_000_000
+_IDLE_NS = 40_000_000
 _HOLDS_NS = 19_500_000_000  # with the tick after it: twenty seconds
 _VOLUME = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?")
 _CPU = ("cpu_usec", "cpu_user_usec", "cpu_system_usec", "throttled_usec")
@@ -32,7 +32,7 @@ def ask_or_hold(sandbox: Sandbox, vm_cpu_ns: int, now_ns: int) -> None:
     """Want a new sample of a VM that has done something since the last; else that one holds.
 
     Under emulation a sample costs some 20 ms of the host's processor. So one is taken each second
-    of a VM that has used as much since the last, and each twenty seconds of every other.
+    of a VM that has used twice as much since the last, and each twenty seconds of every other.
     """
     if sandbox.stats_wanted.is_set():
         return

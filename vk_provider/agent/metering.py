@@ -39,6 +39,8 @@ class Metering:
         self._ticks = 0
         self._log_bytes: dict[str, int] = {}
         self._cpu_floor: dict[str, int] = {}
+        self._told: dict[str, tuple[int, pb.SandboxUsage]] = {}
+        """By sandbox: when the sample was taken, and what it says."""
 
     async def run(self) -> None:
         """Sample until cancelled; ticks that were missed are left out, not made up for."""
@@ -96,13 +98,21 @@ class Metering:
         assert sandbox.machine is not None
         vm = sandbox.machine.vm.usage()
         ask_or_hold(sandbox, vm.cpu_ns, now_ns)
+        taken_ns, used = self._told.get(sandbox.id, (-1, pb.SandboxUsage()))
+        if taken_ns != sandbox.stats_taken_ns:
+            used = self._figures(sandbox)
+            self._told[sandbox.id] = (sandbox.stats_taken_ns, used)
+        used.time_ns = sandbox.stats_at_ns or now_ns
+        used.vm_cpu_ns = max(0, vm.cpu_ns - sandbox.record.vm_cpu_before_ns)
+        used.vm_memory_bytes = vm.private_memory_bytes
+        return used
+
+    def _figures(self, sandbox: Sandbox) -> pb.SandboxUsage:
+        """Return what the newest sample says."""
         used = pb.SandboxUsage(
             sandbox_id=sandbox.id,
             pod=sandbox.record.status.pod,
-            time_ns=sandbox.stats_at_ns or now_ns,
             started_at_ns=sandbox.record.started_at_ns,
-            vm_cpu_ns=max(0, vm.cpu_ns - sandbox.record.vm_cpu_before_ns),
-            vm_memory_bytes=vm.private_memory_bytes,
         )
         stats = sandbox.stats
         if stats is None:
@@ -158,6 +168,7 @@ class Metering:
         containers = [c for s in live for c in s.containers.values()]
         self._log_bytes = {c.id: log_bytes(c.log_path) for c in containers}
         known = {s.id for s in live} | {c.id for c in containers}
+        self._told = {key: told for key, told in self._told.items() if key in known}
         self._cpu_floor = {key: ns for key, ns in self._cpu_floor.items() if key in known}
 
     def _forget_old(self) -> None:

@@ -7,31 +7,52 @@ use crate::pb::InterfaceStats;
 
 /// Reads the counters of the interface that has a device; None where the pod has none.
 pub fn read() -> Option<InterfaceStats> {
-    let entry = fs::read_dir("/sys/class/net")
-        .ok()?
-        .flatten()
-        .find(|entry| entry.path().join("device").exists())?;
-    let statistics = entry.path().join("statistics");
-    let name = entry.file_name().to_string_lossy().into_owned();
-    Some(counters(name, &statistics))
+    let text = fs::read_to_string("/proc/net/dev").ok()?;
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, figures)| (name.trim(), figures))
+        .find(|(name, _)| Path::new("/sys/class/net").join(name).join("device").exists())
+        .map(|(name, figures)| counters(name, figures))
 }
 
-fn counters(name: String, folder: &Path) -> InterfaceStats {
-    let number = |file: &str| {
-        fs::read_to_string(folder.join(file))
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0)
-    };
+/// Takes a line of proc_pid_net(5)'s `dev`: eight figures of what came, eight of what went.
+fn counters(name: &str, figures: &str) -> InterfaceStats {
+    let figures: Vec<u64> = figures
+        .split_whitespace()
+        .map(|word| word.parse().unwrap_or(0))
+        .collect();
+    let at = |place: usize| figures.get(place).copied().unwrap_or(0);
     InterfaceStats {
-        name,
-        rx_bytes: number("rx_bytes"),
-        rx_packets: number("rx_packets"),
-        rx_errors: number("rx_errors"),
-        rx_dropped: number("rx_dropped"),
-        tx_bytes: number("tx_bytes"),
-        tx_packets: number("tx_packets"),
-        tx_errors: number("tx_errors"),
-        tx_dropped: number("tx_dropped"),
+        name: name.to_owned(),
+        rx_bytes: at(0),
+        rx_packets: at(1),
+        rx_errors: at(2),
+        rx_dropped: at(3),
+        tx_bytes: at(8),
+        tx_packets: at(9),
+        tx_errors: at(10),
+        tx_dropped: at(11),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_taken_apart() {
+        let found = counters("eth0", " 10 2 0 1 0 0 0 0   30 4 5 6 0 0 0 0");
+        let wanted = InterfaceStats {
+            name: "eth0".to_owned(),
+            rx_bytes: 10,
+            rx_packets: 2,
+            rx_dropped: 1,
+            tx_bytes: 30,
+            tx_packets: 4,
+            tx_errors: 5,
+            tx_dropped: 6,
+            ..InterfaceStats::default()
+        };
+        assert_eq!(found, wanted);
     }
 }

@@ -24,6 +24,7 @@ _CONSOLE_BYTES = 65536
 _TAIL_CHARACTERS = 2000
 _RESUME_S = 5.0
 """How long a guest that a full host disk has stopped waits between two tries."""
+_NEXT_MEMORY_NS = 20_000_000  # a VM that has not run holds what it held
 
 MONITOR_SOCKET = "qmp.sock"
 
@@ -45,6 +46,7 @@ class Machine:
         self._ending = asyncio.Lock()
         self._resuming: asyncio.TimerHandle | None = None
         self._last_usage = VmUsage(0, 0)
+        self._memory_read_at_ns = 0
 
     # -- the monitor --
 
@@ -177,7 +179,12 @@ class Machine:
         """Return what QEMU uses; after its end what it used last."""
         cpu_ns = self.cgroup.cpu_ns()
         if cpu_ns:
-            memory = 0 if self.process.ended.done() else private_memory_bytes(self.process.pid)
+            memory = self._last_usage.private_memory_bytes
+            if self.process.ended.done():
+                memory = 0
+            elif cpu_ns - self._memory_read_at_ns >= _NEXT_MEMORY_NS or not memory:
+                memory = private_memory_bytes(self.process.pid)
+                self._memory_read_at_ns = cpu_ns
             self._last_usage = VmUsage(cpu_ns, memory)
         return self._last_usage
 

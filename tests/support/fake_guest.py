@@ -53,6 +53,7 @@ class FakeGuest:
         self.hang_start: asyncio.Event | None = None
         self.starting = False
         self.silent = False
+        self.ends_statistics = False
         self.immortal = False
         self._events: list[pb.Event] = []
         self._changed = asyncio.Condition()
@@ -236,3 +237,5 @@ class FakeGuest:
         async for _ in requests:
             self.calls.append("stats")
             yield pb.Stats(pod=usage, time_ns=time.time_ns() + self.clock_ahead_ns)
+            if self.ends_statistics:
+                return

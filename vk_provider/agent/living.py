@@ -158,16 +158,16 @@ async def _take_stats(context: Context, sandbox: Sandbox, machine: Machine) -> N
         try:
             while True:
                 await sandbox.stats_wanted.wait()
-                await call.write(guest_pb2.TakeStatsRequest())
+                if not call.done():  # else it broke off meanwhile; read() says why
+                    await call.write(guest_pb2.TakeStatsRequest())
                 stats = await call.read()
                 if not isinstance(stats, guest_pb2.Stats):
-                    break  # the end; why, the call says
+                    break
                 now = context.clock.now_ns()
                 guest_clock.doubt(sandbox, stats.time_ns, now)
                 take_stats(sandbox, stats, now, machine.vm.usage().cpu_ns)
                 sandbox.heard.set()
                 sandbox.stats_wanted.clear()
-            await call.code()
         except grpc.aio.AioRpcError as exc:
             broke_off(exc, "its statistics")
         finally:

@@ -28,7 +28,7 @@ def may_wait(ctx: PodContext, actions: PodActions) -> bool:
         return False
     by_name = {str(c["name"]): c for c in all_containers(ctx.pod)}
     names = [*actions.start_ephemeral, *actions.start_init, *actions.start]
-    return all([is_held_back(ctx, by_name[n]) for n in names])
+    return all(is_held_back(ctx, by_name[n]) for n in names)
 
 
 async def carry_out(ctx: PodContext, actions: PodActions) -> None:

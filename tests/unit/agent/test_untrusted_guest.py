@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.unit.agent.agent_world import CONTAINER, SANDBOX, World, create_request, run_request
+from tests.unit.agent.test_lifecycle import until
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent import containers, living
 from vk_provider.agent.containers import create_container, start_container, stop_container
@@ -61,6 +62,20 @@ async def test_a_guest_that_ends_nothing_cannot_keep_its_pod(
             "GuestFailed: container 'main' was to be killed: its guest did not end it within 0.05 s"
         )
         assert world.machines.vms[SANDBOX].ended.done()
+
+
+async def test_statistics_that_end_are_taken_up_again(world: World) -> None:
+    world.guest.ends_statistics = True
+    async with world.agent() as context:
+        await run_sandbox(context, run_request())
+        sandbox = context.sandbox(SANDBOX)
+
+        def thrice() -> bool:
+            sandbox.stats_wanted.set()
+            return world.guest.calls.count("stats") >= 3
+
+        await until(thrice)
+        assert sandbox.status().state == pb.SANDBOX_READY
 
 
 def test_words_of_a_guest_are_cut_and_do_nothing_to_a_terminal() -> None:

@@ -11,7 +11,12 @@ pub fn read() -> Option<InterfaceStats> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .map(|(name, figures)| (name.trim(), figures))
-        .find(|(name, _)| Path::new("/sys/class/net").join(name).join("device").exists())
+        .find(|(name, _)| {
+            Path::new("/sys/class/net")
+                .join(name)
+                .join("device")
+                .exists()
+        })
         .map(|(name, figures)| counters(name, figures))
 }
 

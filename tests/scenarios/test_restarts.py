@@ -97,6 +97,21 @@ async def test_the_last_two_runs_are_kept() -> None:
         }
 
 
+async def test_a_container_whose_creation_was_interrupted_is_created_again() -> None:
+    async with pod_world() as world:
+        gate = world.runtime.hold("start_container")
+        await world.create(pod())
+        (container,) = world.runtime.containers.values()
+        container.made = False  # as the record is that a killed agent leaves
+        world.runtime.go_away()
+        gate.set()
+        await world.settle()
+        world.runtime.come_back()
+        await world.advance(10)
+        assert "running" in world.container_status()["state"]
+        assert world.container_status()["restartCount"] == 0
+
+
 async def test_a_lost_vm_is_replaced_and_its_containers_count_as_killed() -> None:
     async with pod_world() as world:
         await world.create(pod())

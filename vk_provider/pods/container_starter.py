@@ -89,10 +89,13 @@ async def _create(ctx: PodContext, container: Container, image: pb.Image) -> str
     sandbox = ctx.state.ready_sandbox
     if sandbox is None:
         raise Unavailable(f"the sandbox of {describe(ctx.pod)} ended meanwhile")
-    made = ctx.state.latest_active(name)
-    if made is not None and made.state == pb.CONTAINER_CREATED:
-        return made.container_id  # from before a restart, or after a lost answer
-    attempt = _next_attempt(ctx, name)
+    begun = ctx.state.latest_active(name)
+    if begun is not None and begun.state == pb.CONTAINER_CREATED:
+        # From before a restart, or after a lost answer: it may have been made in part alone, and
+        # is created again, which changes nothing where it is whole.
+        attempt = begun.attempt
+    else:
+        attempt = _next_attempt(ctx, name)
     id_ = container_id(sandbox.sandbox_id, name, attempt)
     try:
         config = await _config(ctx, container, id_, attempt, image)

@@ -181,8 +181,9 @@ class FakeRuntime:
             raise FailedPrecondition(f"sandbox {request.sandbox_id} is not ready")
         known = self.containers.get(request.config.container_id)
         if known is not None:
-            if known.config != request.config:
-                raise AlreadyExists(f"container {known.config.name} exists with other content")
+            if known.config.name != request.config.name:
+                raise AlreadyExists(f"container {known.config.name} has that id")
+            known.made = True
             return known.copy()
         if all(i.image_ref != request.config.image_ref for i in self.images.values()):
             raise NotFound(f"image {request.config.image_ref} is not in the store")
@@ -197,6 +198,8 @@ class FakeRuntime:
         container = self._container(container_id)
         if container.status.state != pb.CONTAINER_CREATED:
             return container.copy()
+        if not container.made:
+            raise FailedPrecondition(f"container {container_id} was not created in full")
         program = container.program
         if program.start_error:
             container.status.message = program.start_error

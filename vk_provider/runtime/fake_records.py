@@ -90,6 +90,8 @@ class FakeContainer:
     stops: list[tuple[int, str]] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    made: bool = True
+    """False: the runtime ended while it was created, and knows of it no more than its record."""
 
     @classmethod
     def of(cls, request: pb.CreateContainerRequest, program: Program, now_ns: int) -> FakeContainer:

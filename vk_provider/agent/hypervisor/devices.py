@@ -161,8 +161,10 @@ class VirtioNet:
             if self.tap_fd is None
             else options("tap", id="net0", fd=self.tap_fd)
         )
-        # romfile is PCI's; the MAC is set by the guest when it is told who it is.
-        return ["-netdev", netdev, "-device", options("virtio-net-device", netdev="net0")]
+        # romfile is PCI's; the MAC is set by the guest when it is told who it is. A link with a
+        # status has no carrier at first, and Linux then waits a second with what needs one.
+        device = options("virtio-net-device", netdev="net0", status="off")
+        return ["-netdev", netdev, "-device", device]
 
 
 @dataclass(frozen=True)

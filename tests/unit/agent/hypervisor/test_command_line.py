@@ -56,7 +56,7 @@ def test_the_device_contract_is_version_1() -> None:
         "virtserialport,nr=1,chardev=control,id=control,name=vk.control",
         "virtserialport,nr=2,chardev=bulk,id=bulk,name=vk.bulk",
         "virtio-scsi-device,id=scsi0",
-        "virtio-net-device,netdev=net0",
+        "virtio-net-device,netdev=net0,status=off",
         "virtio-balloon-device,id=balloon0,free-page-reporting=on",
     ]
     assert after(invocation().render(), "-machine") == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def cluster_with_spares(cluster: Cluster) -> Iterator[Cluster]:
     yield cluster
     _stop_agent(cluster)
     cluster.start_agent()
+    until(lambda: _answers(cluster))  # the tests to come take it for granted
 
 
 def test_a_pod_takes_a_vm_that_was_ready_and_keeps_it_over_a_kill(
@@ -71,6 +73,11 @@ def _machines(cluster: Cluster) -> set[str]:
             continue
         found |= {word.removeprefix(mark) for word in words if word.startswith(mark)}
     return found
+
+
+def _answers(cluster: Cluster) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(cluster.settings.agent_socket)) == 0
 
 
 def _stop_agent(cluster: Cluster) -> None:

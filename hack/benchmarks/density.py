@@ -25,7 +25,7 @@ class _Host:
     qemus: int
     namespaces: int
     interfaces: int
-    cgroups: int
+    mounts: int
 
     @staticmethod
     def now(bed: Bed) -> _Host:

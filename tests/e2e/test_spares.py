@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 from hack.devcluster.leftovers import look
 from hack.devcluster.processes import running, stop
 from tests.e2e.conftest import Cluster, Namespace
-from tests.support.waiting import until
+from tests.support.waiting import listens, until
 from vk_provider.runtime.ids import sandbox_id
 
 pytestmark = pytest.mark.e2e
@@ -28,7 +27,7 @@ def cluster_with_spares(cluster: Cluster) -> Iterator[Cluster]:
     yield cluster
     _stop_agent(cluster)
     cluster.start_agent()
-    until(lambda: _answers(cluster))  # the tests to come take it for granted
+    until(lambda: listens(cluster.settings.agent_socket))  # the tests to come take it for granted
 
 
 def test_a_pod_takes_a_vm_that_was_ready_and_keeps_it_over_a_kill(
@@ -73,11 +72,6 @@ def _machines(cluster: Cluster) -> set[str]:
             continue
         found |= {word.removeprefix(mark) for word in words if word.startswith(mark)}
     return found
-
-
-def _answers(cluster: Cluster) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(cluster.settings.agent_socket)) == 0
 
 
 def _stop_agent(cluster: Cluster) -> None:

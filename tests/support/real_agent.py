@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.waiting import listens
+
 ROOT = Path(__file__).parents[2]
 _START_S = 60.0
 _TURN_S = 0.05
@@ -50,7 +52,7 @@ class RealAgent:
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(self._command(), stderr=output, cwd=ROOT)
         deadline = time.monotonic() + _START_S
-        while not self._answers():
+        while not listens(self.socket):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the agent did not start:\n{self.tail()}")
             time.sleep(_TURN_S)
@@ -84,14 +86,6 @@ class RealAgent:
             f"--registries-conf={self._registries_conf}", "--pod-cidr=10.89.0.0/24",
             "--spare-vms=0",  # so that tests can count pods' VMs (tests/e2e/test_spares.py)
         ]  # fmt: skip
-
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(self.socket))
-            except OSError:
-                return False
-        return True
 
 
 @contextmanager

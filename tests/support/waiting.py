@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 _TURN_S = 0.3
 
@@ -18,3 +20,9 @@ def until(
     while not condition():
         assert time.monotonic() < deadline, story()
         time.sleep(_TURN_S)
+
+
+def listens(path: Path) -> bool:
+    """Say whether somebody listens at that unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0

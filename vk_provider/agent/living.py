@@ -27,8 +27,8 @@ _log = get_logger("agent.sandbox")
 
 _RETRY_S = 0.1
 _DRAIN_S = 1.0
-# A guest samples each second. One that is not heard of for so long is asked whether it is there,
-# and has as long again to say so, however busy host and guest are.
+# A guest is asked for a sample each twenty seconds at least. One that is not heard of for so long
+# is asked whether it is there, and has as long again to say so, however busy host and guest are.
 _SILENT_S = 60.0
 # What a guest that keeps to the contract never reaches.
 _EVENTS_A_SECOND = 500

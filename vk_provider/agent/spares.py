@@ -138,19 +138,20 @@ class Spares:
     def look(self) -> None:
         """Look again: a second has passed, and the host's memory may have changed."""
         gone = any(s.machine.vm.gone for s in self._ready)
-        if gone or (self._ready and _available() < _GIVE_BACK_BELOW) or self._may_make():
+        short = self._ready and _available() < _GIVE_BACK_BELOW
+        lacking = len(self._ready) < self._context.settings.spare_vms
+        if gone or short or (lacking and self._may_make()):
             self._news.set()
 
     def _may_make(self) -> bool:
-        lacking = len(self._ready) < self._context.settings.spare_vms
-        return lacking and not self._starting and _available() > _MAKE_ABOVE
+        return not self._starting and _available() >= _MAKE_ABOVE
 
     async def _bring_about(self) -> None:
         if _available() < _GIVE_BACK_BELOW:
             await self._give_back(self._ready)
         await self._give_back([s for s in self._ready if s.machine.vm.gone])
         while (missing := self._missing()) is not None:
-            if self._starting or _available() < _MAKE_ABOVE:
+            if not self._may_make():
                 return
             await self._give_back(self._unwanted()[:1])
             await self._make(missing)

@@ -4,6 +4,10 @@
 //! a read says end-of-file. The kernel wakes the port's wait queue when that changes, which an
 //! edge-triggered epoll of our own turns into something to wait on; tokio's readiness cannot
 //! be used for it, since it takes a hang-up for final.
+//!
+//! At most one epoll may watch a port at a time. The kernel's poll of a port takes what has come
+//! out of the queue (virtio_console's `port_has_data`, `reclaim_consumed_buffers`), and an interrupt
+//! that finds the queue empty wakes nobody: what one epoll has seen the other is never told.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -25,7 +29,6 @@ use crate::frames::{align, Frames};
 /// An open port; the kernel allows one descriptor for it at a time.
 pub struct Port {
     fd: OwnedFd,
-    changes: AsyncFd<EpollFd>,
     /// What the next client has said while the last one was still served.
     begun: Arc<Mutex<Vec<u8>>>,
 }
@@ -52,29 +55,26 @@ impl Port {
             OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
             Mode::empty(),
         )?;
+        let begun = Arc::default();
+        Ok(Self { fd, begun })
+    }
+
+    /// Returns once a host holds the other end. No stream of the port may be there meanwhile.
+    pub async fn wait_for_host(&self) -> io::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
-        epoll.add(&fd, EpollEvent::new(edges, 0))?;
+        epoll.add(&self.fd, EpollEvent::new(edges, 0))?;
         // SAFETY: what is registered owns its descriptor, which does not change.
         let changes =
             unsafe { AsyncFd::register_with_interest(EpollFd(epoll), Interest::READABLE) }?;
-        let begun = Arc::default();
-        Ok(Self { fd, changes, begun })
-    }
-
-    /// Returns once a host holds the other end.
-    pub async fn wait_for_host(&self) -> io::Result<()> {
         loop {
             // Taking the pending edges first: one that comes after it is seen by the wait below.
             let mut events = [EpollEvent::empty(); 1];
-            self.changes
-                .get_ref()
-                .0
-                .wait(&mut events, EpollTimeout::ZERO)?;
+            changes.get_ref().0.wait(&mut events, EpollTimeout::ZERO)?;
             if self.has_host()? {
                 return Ok(());
             }
-            self.changes.readable().await?.clear_ready();
+            changes.readable().await?.clear_ready();
         }
     }
 

@@ -136,6 +136,14 @@ async def test_exec_carries_bytes_both_ways_and_its_exit_code(bed: GuestBed) -> 
     assert (out, end.code) == (b"y\n", 0)
 
 
+async def test_bytes_that_go_both_ways_at_once_never_stand_still(bed: GuestBed) -> None:
+    # A wake-up that the guest's port loses is one in many thousands; all that follows it waits.
+    await bed.run("streams", "sleep", "1000")
+    data = os.urandom(10 << 20)
+    for _ in range(6):
+        assert (await bed.exec("streams", "cat", stdin=data))[0] == data
+
+
 async def test_an_exec_ends_with_its_caller(bed: GuestBed) -> None:
     await bed.run("left", "sleep", "1000")
     call = bed.bulk.Exec()

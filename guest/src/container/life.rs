@@ -29,29 +29,23 @@ impl Guest {
         self.events.push(Kind::Container, container.info());
     }
 
-    /// Starts the program; a repeat answers as the first call did. The work goes on when the
-    /// caller goes away: a container half started could not be told from one that runs.
+    /// Starts the program; a repeat answers as the first call did.
     pub async fn start_container(self: &Arc<Self>, id: &str) -> Result<StartContainerResponse> {
         let container = self.containers.get(id)?;
-        let guest = self.clone();
-        tokio::spawn(async move {
-            let _turn = container.turn.lock().await;
-            if container.info().state() == ContainerState::Created {
-                if let Err(failure) = guest.start(&container).await {
-                    guest.start_failed(&container, failure);
-                }
+        let _turn = container.turn.lock().await;
+        if container.info().state() == ContainerState::Created {
+            if let Err(failure) = self.start(&container).await {
+                self.start_failed(&container, failure);
             }
-            let info = container.info();
-            let failed = !info.error.is_empty();
-            Ok(StartContainerResponse {
-                started_at_ns: info.started_at_ns,
-                pid: info.pid,
-                error_exit_code: if failed { info.exit_code } else { 0 },
-                error: info.error,
-            })
+        }
+        let info = container.info();
+        let failed = !info.error.is_empty();
+        Ok(StartContainerResponse {
+            started_at_ns: info.started_at_ns,
+            pid: info.pid,
+            error_exit_code: if failed { info.exit_code } else { 0 },
+            error: info.error,
         })
-        .await
-        .context("finish the start")?
     }
 
     async fn start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), Failure> {

@@ -1,5 +1,7 @@
 //! The service's trait: unary calls are answered here, streams are begun.
 
+use std::future::Future;
+
 use nix::sys::reboot::{reboot, RebootMode};
 use nix::unistd::sync;
 use tonic::{Request, Response, Status, Streaming};
@@ -15,6 +17,14 @@ type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T>(done: Result<T>) -> Answer<T> {
     done.map(Response::new).map_err(Status::from)
+}
+
+/// Does work to its end, also when the caller goes away: the next one could not tell what was left
+/// half done from what is done.
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work).await.context("finish a call")?
 }
 
 #[tonic::async_trait]
@@ -56,12 +66,14 @@ impl GuestService for Service {
     }
 
     async fn configure(&self, request: Request<ConfigureRequest>) -> Answer<ConfigureResponse> {
-        let done = self.guest().configure(request.into_inner()).await;
+        let (guest, asked) = (self.guest().clone(), request.into_inner());
+        let done = finish(async move { guest.configure(asked).await }).await;
         answer(done.map(|boot_id| ConfigureResponse { boot_id }))
     }
 
     async fn rehearse(&self, request: Request<RehearseRequest>) -> Answer<RehearseResponse> {
-        let done = self.guest().rehearse(request.into_inner()).await;
+        let (guest, asked) = (self.guest().clone(), request.into_inner());
+        let done = finish(async move { guest.rehearse(asked).await }).await;
         answer(done.map(|()| RehearseResponse {}))
     }
 
@@ -71,12 +83,14 @@ impl GuestService for Service {
     }
 
     async fn mount_disk(&self, request: Request<MountDiskRequest>) -> Answer<MountDiskResponse> {
-        let done = self.guest().mount_disk(request.into_inner()).await;
+        let (guest, asked) = (self.guest().clone(), request.into_inner());
+        let done = finish(async move { guest.mount_disk(asked).await }).await;
         answer(done.map(|()| MountDiskResponse {}))
     }
 
     async fn put_volume(&self, request: Request<PutVolumeRequest>) -> Answer<PutVolumeResponse> {
-        let done = self.guest().put_volume(request.into_inner()).await;
+        let (guest, asked) = (self.guest().clone(), request.into_inner());
+        let done = finish(async move { guest.put_volume(asked).await }).await;
         answer(done.map(|()| PutVolumeResponse {}))
     }
 
@@ -84,7 +98,8 @@ impl GuestService for Service {
         &self,
         request: Request<CreateContainerRequest>,
     ) -> Answer<CreateContainerResponse> {
-        let done = self.guest().create_container(request.into_inner()).await;
+        let (guest, asked) = (self.guest().clone(), request.into_inner());
+        let done = finish(async move { guest.create_container(asked).await }).await;
         answer(done.map(|()| CreateContainerResponse {}))
     }
 
@@ -92,8 +107,8 @@ impl GuestService for Service {
         &self,
         request: Request<StartContainerRequest>,
     ) -> Answer<StartContainerResponse> {
-        let id = request.into_inner().container_id;
-        answer(self.guest().start_container(&id).await)
+        let (guest, id) = (self.guest().clone(), request.into_inner().container_id);
+        answer(finish(async move { guest.start_container(&id).await }).await)
     }
 
     async fn signal_container(
@@ -111,8 +126,8 @@ impl GuestService for Service {
         &self,
         request: Request<RemoveContainerRequest>,
     ) -> Answer<RemoveContainerResponse> {
-        let id = request.into_inner().container_id;
-        let done = self.guest().remove_container(&id).await;
+        let (guest, id) = (self.guest().clone(), request.into_inner().container_id);
+        let done = finish(async move { guest.remove_container(&id).await }).await;
         answer(done.map(|()| RemoveContainerResponse {}))
     }
 

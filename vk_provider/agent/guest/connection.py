@@ -26,7 +26,7 @@ PROTOCOL_VERSION = 1
 # forty times its size then. So each is bounded by what an honest guest may have to say.
 _MAX_CONTROL_BYTES = 256 * 1024  # every container of a pod, each with a termination message
 _MAX_BULK_BYTES = 128 * 1024  # an output record, or a piece of a stream
-_MAX_STREAM_BYTES = {"Events": 32 * 1024, "WatchStats": 128 * 1024}
+_MAX_STREAM_BYTES = {"Events": 32 * 1024, "TakeStats": 128 * 1024}
 _MAX_RECEIVE = "grpc.max_receive_message_length"
 _MAX_SEND_BYTES = 32 * 1024 * 1024  # a volume's files go in one message
 _HANDSHAKE_MS = 120_000

@@ -13,6 +13,7 @@ import pytest
 
 from vk_provider._pb import guest_pb2 as pb
 from vk_provider.agent.guest import GuestConnection
+from vk_provider.agent.guest.connection import _MAX_STREAM_BYTES
 from vk_provider.common.errors import DeadlineExceeded, FailedPrecondition, Internal
 
 
@@ -81,3 +82,8 @@ async def test_a_guest_cannot_fill_the_agents_memory(tmp_path: Path) -> None:
     async with connected(tmp_path, guest) as connection:
         with pytest.raises(Internal, match="RESOURCE_EXHAUSTED"):
             await connection.hello(10)
+
+
+def test_each_bound_is_that_of_a_stream_of_the_contract() -> None:
+    calls = pb.DESCRIPTOR.services_by_name["GuestService"].methods_by_name
+    assert all(calls[name].server_streaming for name in _MAX_STREAM_BYTES)

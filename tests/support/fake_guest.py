@@ -53,6 +53,7 @@ class FakeGuest:
         self.hang_start: asyncio.Event | None = None
         self.starting = False
         self.silent = False
+        self.cpu_usec = 1_500_000
         self.ends_statistics = False
         self.immortal = False
         self._events: list[pb.Event] = []
@@ -233,9 +234,9 @@ class FakeGuest:
         await context.write(pb.ExecOutput(exit=pb.ExecExit(code=3)))
 
     async def TakeStats(self, requests: Any, context: Any) -> AsyncIterator[pb.Stats]:  # noqa: N802
-        usage = pb.CgroupStats(cpu_usec=1_500_000, memory_current=9, pids_current=2)
         async for _ in requests:
             self.calls.append("stats")
+            usage = pb.CgroupStats(cpu_usec=self.cpu_usec, memory_current=9, pids_current=2)
             yield pb.Stats(pod=usage, time_ns=time.time_ns() + self.clock_ahead_ns)
             if self.ends_statistics:
                 return

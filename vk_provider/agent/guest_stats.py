@@ -37,7 +37,9 @@ def ask_or_hold(sandbox: Sandbox, vm_cpu_ns: int, now_ns: int) -> None:
     if sandbox.stats_wanted.is_set():
         return
     used_ns = vm_cpu_ns - sandbox.vm_cpu_at_stats_ns
-    if used_ns >= _IDLE_NS or now_ns - sandbox.stats_taken_ns >= _HOLDS_NS:
+    # A sample from the future was taken before the host's clock was set back.
+    fresh = 0 <= now_ns - sandbox.stats_taken_ns < _HOLDS_NS
+    if used_ns >= _IDLE_NS or not fresh:
         sandbox.stats_wanted.set()
     else:
         sandbox.stats_at_ns = max(sandbox.stats_at_ns, now_ns)

@@ -46,6 +46,7 @@ class FakeVm:
     def __init__(self) -> None:
         self.held = False
         self.yields = False
+        self.used = FakeUsage()
         self.disks: dict[int, Path] = {}
         self.phases: list[tuple[str, int, int]] = []
         self.ended: asyncio.Future[FakeExit] = asyncio.get_running_loop().create_future()
@@ -71,7 +72,7 @@ class FakeVm:
             self.ended.set_result(FakeExit(0, "killed"))
 
     def usage(self) -> FakeUsage:
-        return FakeUsage()
+        return self.used
 
     async def close(self) -> None:
         pass

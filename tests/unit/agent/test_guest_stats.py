@@ -81,6 +81,13 @@ def test_an_idle_vm_is_asked_each_twenty_seconds_and_its_sample_holds_meanwhile(
     assert (box.stats_wanted.is_set(), box.stats_at_ns) == (True, 129 * _SECOND)
 
 
+def test_a_host_clock_that_was_set_back_holds_no_sample() -> None:
+    box = sandbox()
+    take_stats(box, guest_pb2.Stats(), 4000 * _SECOND, 7 * _SECOND)
+    ask_or_hold(box, 7 * _SECOND, 400 * _SECOND)
+    assert box.stats_wanted.is_set()
+
+
 def test_a_vm_that_did_something_is_asked_and_its_last_sample_gets_no_younger() -> None:
     box = sandbox()
     take_stats(box, guest_pb2.Stats(), 110 * _SECOND, 7 * _SECOND)

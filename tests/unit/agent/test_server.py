@@ -12,7 +12,14 @@ import grpc.aio
 import pytest
 
 from tests.support.fake_clock import FakeClock
-from tests.unit.agent.agent_world import CONTAINER, SANDBOX, World, create_request, run_request
+from tests.unit.agent.agent_world import (
+    CONTAINER,
+    SANDBOX,
+    FakeUsage,
+    World,
+    create_request,
+    run_request,
+)
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider._pb import sandbox_pb2_grpc as rpc
 from vk_provider.agent.context import Context
@@ -155,6 +162,27 @@ async def test_use_is_sampled_and_recorded(world: World) -> None:
         record = (await stub.ListUsageRecords(pb.ListUsageRecordsRequest())).records[0]
         assert record.cpu_ns == 1_500_000_000
         assert context.sandbox(SANDBOX).record.started_at_ns == record.started_at_ns
+
+
+async def test_figures_hold_while_a_vm_idles_and_are_new_once_it_has_run(world: World) -> None:
+    async with served(world) as (stub, _):
+        snapshots = aiter(stub.WatchUsage(pb.WatchUsageRequest()))
+
+        async def next_use() -> pb.SandboxUsage:
+            snapshot: pb.UsageSnapshot = await anext(snapshots)
+            return snapshot.sandboxes[0]
+
+        while not (first := await next_use()).pod_counters.cpu_ns:
+            pass
+        world.guest.cpu_usec = 2_500_000
+        idle = await next_use()
+        assert idle.pod_counters == first.pod_counters
+        assert idle.time_ns > first.time_ns
+        (vm,) = world.machines.vms.values()
+        vm.used = FakeUsage(cpu_ns=6_000_000_000)
+        while (busy := await next_use()).pod_counters.cpu_ns == 1_500_000_000:
+            pass
+    assert (busy.pod_counters.cpu_ns, busy.vm_cpu_ns) == (2_500_000_000, 6_000_000_000)
 
 
 async def test_events_go_on_where_a_watcher_stopped() -> None:

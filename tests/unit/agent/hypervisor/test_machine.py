@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from vk_provider.agent.hypervisor import machine as module
-from vk_provider.agent.hypervisor.cgroups import CgroupManager, Hierarchies
+from vk_provider.agent.hypervisor.cgroups import Cgroup, CgroupManager, Hierarchies
 from vk_provider.agent.hypervisor.machine import MONITOR_SOCKET, Machine
 from vk_provider.agent.hypervisor.process import BoundedOutput, Process, start_ticks
+from vk_provider.agent.hypervisor.spec import VmUsage
 from vk_provider.common.errors import NotFound, Unavailable
 
 
@@ -175,3 +176,17 @@ def test_complaints_are_bounded() -> None:
     subprocess.run(["sh", "-c", "yes | head -c 200000"], stdout=output.fd, stderr=output.fd)
     assert len(output.text()) <= 65536
     output.close()
+
+
+async def test_memory_is_read_again_once_the_vm_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = {"cpu_ns": 10_000_000, "memory": 100}
+    monkeypatch.setattr(Cgroup, "cpu_ns", lambda _: used["cpu_ns"])
+    monkeypatch.setattr(module, "private_memory_bytes", lambda _: used["memory"])
+    async with running(tmp_path) as (machine, _):
+        assert machine.sample() == VmUsage(10_000_000, 100)
+        used.update(cpu_ns=29_000_000, memory=200)
+        assert machine.sample() == VmUsage(29_000_000, 100)
+        used.update(cpu_ns=30_000_000)
+        assert machine.sample() == VmUsage(30_000_000, 200)

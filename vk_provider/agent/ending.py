@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
 
 from vk_provider.agent.context import Context
 from vk_provider.agent.exits import mark_killed
@@ -62,9 +63,7 @@ async def _take_down(context: Context, sandbox: Sandbox) -> None:
             task.cancel()
             await asyncio.wait([task])
     if sandbox.machine is not None:
-        await sandbox.machine.vm.kill()
-        await sandbox.machine.guest.close()
-        await sandbox.machine.vm.close()
+        await sandbox.machine.end()
         sandbox.machine = None
     elif record.vm:
         await context.machines.destroy(record.vm)
@@ -74,19 +73,24 @@ async def _take_down(context: Context, sandbox: Sandbox) -> None:
     close_usage(context, sandbox)
     if record.phase is not Phase.REMOVING:
         context.sandbox_changed(sandbox)
-    await context.network.tear_down(record.machine_id)
-    for directory in (
-        context.settings.machine_run_dir(record.machine_id),
-        context.settings.machine_state_dir(record.machine_id),
-    ):
-        await asyncio.to_thread(_remove_tree, str(directory))
+    await leave_nothing(context, record.machine_id)
     if record.phase is Phase.STOPPING:
         record.enter(Phase.ENDED)
         context.note(sandbox)
         context.sandbox_changed(sandbox)
 
 
-def _remove_tree(path: str) -> None:
+async def leave_nothing(context: Context, machine_id: str) -> None:
+    """Remove an ended VM's place in the network and its directories. May be repeated."""
+    await context.network.tear_down(machine_id)
+    for directory in (
+        context.settings.machine_run_dir(machine_id),
+        context.settings.machine_state_dir(machine_id),
+    ):
+        await asyncio.to_thread(_remove_tree, directory)
+
+
+def _remove_tree(path: Path) -> None:
     try:
         shutil.rmtree(path)
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -20,10 +21,16 @@ _Answer = TypeVar("_Answer")
 
 CALL_S = 30.0
 """What any short call may take; under emulation on a busy host they take seconds."""
+_ENTROPY_BYTES = 256
 
 
 class GuestMisbehaved(VkError):
     """A guest broke the contract; its VM is ended, and nothing else."""
+
+
+def fresh_entropy() -> bytes:
+    """Return what a guest's random numbers begin with; no two guests are given the same."""
+    return os.urandom(_ENTROPY_BYTES)
 
 
 def broke_off(error: grpc.aio.AioRpcError, what: str) -> None:

@@ -87,6 +87,12 @@ class Machine:
     guest_kernel: str
     guest_version: str
 
+    async def end(self) -> None:
+        """Kill the VM, and let go of all that leads to it."""
+        await self.vm.kill()
+        await self.guest.close()
+        await self.vm.close()
+
 
 @dataclass(frozen=True)
 class MachineOrder:

@@ -6,18 +6,15 @@ guest kernel and guest agent do for it is translated then.
 
 from __future__ import annotations
 
-import os
-
 import orjson
 
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.agent.guest_calls import CALL_S, ask
+from vk_provider.agent.guest_calls import CALL_S, ask, fresh_entropy
 from vk_provider.agent.images import ImageConfig
 from vk_provider.agent.oci import Sources, User, make_container_spec
 from vk_provider.agent.ports import Machine
 
-_ENTROPY_BYTES = 256
 _NAME = "rehearsal"
 _PROGRAM = {
     "destination": "/init",
@@ -34,6 +31,6 @@ async def rehearse(machine: Machine) -> None:
     spec = orjson.loads(make_container_spec(config, sources).oci_spec_json)
     spec["mounts"].append(_PROGRAM)
     request = guest_pb2.RehearseRequest(
-        entropy=os.urandom(_ENTROPY_BYTES), oci_spec_json=orjson.dumps(spec).decode()
+        entropy=fresh_entropy(), oci_spec_json=orjson.dumps(spec).decode()
     )
     await ask(machine.guest.control.Rehearse(request, timeout=CALL_S), "rehearsing a start")

@@ -8,7 +8,6 @@ They are given back when the host's memory runs short.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import uuid
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import psutil
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.booting import Seed, boot
 from vk_provider.agent.context import Context
+from vk_provider.agent.ending import leave_nothing
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine
 from vk_provider.agent.rehearsal import rehearse
@@ -221,17 +221,10 @@ async def _end(context: Context, seed: Seed, machine: Machine | None) -> None:
     """Leave nothing of a VM that nobody took."""
     try:
         if machine is not None:
-            await machine.vm.kill()
-            await machine.guest.close()
-            await machine.vm.close()
-        await context.network.tear_down(seed.machine_id)
-    except VkError as exc:
+            await machine.end()
+        await leave_nothing(context, seed.machine_id)
+    except (VkError, OSError) as exc:
         _log.warning("a VM that was kept ready is left to the next agent's start", why=str(exc))
-    for directory in (
-        context.settings.machine_run_dir(seed.machine_id),
-        context.settings.machine_state_dir(seed.machine_id),
-    ):
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
 def _fits(seed: Seed, shape: pb.Shape, scratch_bytes: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 from vk_provider._pb import guest_pb2
@@ -12,7 +11,7 @@ from vk_provider.agent import guest_clock
 from vk_provider.agent.booting import Seed, boot
 from vk_provider.agent.context import Context
 from vk_provider.agent.disks import mount_image
-from vk_provider.agent.guest_calls import CALL_S, ask
+from vk_provider.agent.guest_calls import CALL_S, ask, fresh_entropy
 from vk_provider.agent.network import Attachment, Tap
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine
@@ -21,8 +20,6 @@ from vk_provider.agent.spares import Spare
 from vk_provider.agent.together import together
 from vk_provider.agent.usage_records import usage_record
 from vk_provider.agent.volumes import image_refs, put_volume_request
-
-_ENTROPY_BYTES = 256
 
 
 async def start_machine(
@@ -124,7 +121,7 @@ async def _configure(
         hostname=request.hostname,
         resolv_conf=request.resolv_conf,
         clock_ns=context.clock.now_ns(),
-        entropy=os.urandom(_ENTROPY_BYTES),
+        entropy=fresh_entropy(),
         machine_id=sandbox.id,  # 32 hex digits, and one of its kind
         interface=interface,
         sysctls=dict(request.sysctls),

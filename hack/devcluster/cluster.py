@@ -124,8 +124,8 @@ def take_down(settings: ClusterSettings, say: Say) -> None:
             _stop(settings, record, say)
     if (settings.directory / "agent").exists():
         say("Removing every pod's microVM, network and files")
-        options = agent_options(settings)
-        subprocess.run(["vk-provider", "agent", *options, "--remove-all"], check=True)
+        options = [*agent_options(settings), "--remove-all", "--log-level=warning"]
+        subprocess.run(["vk-provider", "agent", *options], check=True)
     for record in reversed(records(settings)):
         _stop(settings, record, say)
     if Path(f"/sys/class/net/{settings.api_link}").exists():

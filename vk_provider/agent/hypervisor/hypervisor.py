@@ -19,6 +19,7 @@ from vk_provider.agent.hypervisor.boot import Host
 from vk_provider.agent.hypervisor.cgroups import CgroupManager
 from vk_provider.agent.hypervisor.command_line import Accelerator
 from vk_provider.agent.hypervisor.guest_image import GuestImage
+from vk_provider.agent.hypervisor.launch import use_small_pages
 from vk_provider.agent.hypervisor.machine import Machine
 from vk_provider.agent.hypervisor.probe import PROBE_GROUP, boot_under_kvm
 from vk_provider.agent.hypervisor.process import BoundedOutput, Process
@@ -89,6 +90,8 @@ class Hypervisor:
             self._guest.key,
             functools.partial(boot_under_kvm, self._host, self._settings, self._tsc_khz),
         )
+        if self._accelerator.name == "tcg":
+            use_small_pages()
         if self._settings.templates:
             maker = Maker(self._host, self._settings, self._tsc_khz)
             self._library = TemplateLibrary(self._settings, maker, self._tsc_khz)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,15 @@ def test_privileges_go_before_qemu_runs() -> None:
     assert rest[:3] == ["nsenter", "--net=/run/netns/vk-1", "--"]
     assert {"--reuid=2000001", "--regid=2000001", "--clear-groups", "--no-new-privs"} <= set(rest)
     assert rest[-2:] == ["qemu", "-S"]
+
+
+def test_small_pages_are_what_children_get() -> None:
+    program = (
+        "import subprocess; from vk_provider.agent.hypervisor.launch import use_small_pages; "
+        "use_small_pages(); subprocess.run(['cat', '/proc/self/status'], check=True)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert b"THP_enabled:\t0" in said.stdout
 
 
 def test_a_vm_without_a_namespace_stays_in_the_hosts() -> None:

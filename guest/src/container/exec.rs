@@ -51,7 +51,8 @@ impl Drop for KillSession {
     }
 }
 
-/// Runs an exec; returns what it says. Its end, or that of the caller, ends all of it.
+/// Runs an exec; returns what it says. Its end, or that of the caller, ends all of it: a launch is
+/// finished first, for what is half launched could not be found again to be killed.
 pub async fn exec(
     guest: Arc<Guest>,
     mut input: Input,
@@ -68,8 +69,10 @@ pub async fn exec(
     let (output, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         let closed = output.clone();
+        let launched = launch(&guest, &container, &start).await;
+        let guard = KillSession(launched.as_ref().ok().map(|running| running.pid));
         tokio::select! {
-            () = session(&guest, &container, start, input, &output) => {}
+            () = session(launched, guard, input, &output) => {}
             // The host has gone: dropping the session kills the program.
             () = closed.closed() => {}
         }
@@ -78,19 +81,17 @@ pub async fn exec(
 }
 
 async fn session(
-    guest: &Guest,
-    container: &Container,
-    start: ExecStart,
+    launched: Result<Running, Failure>,
+    mut guard: KillSession,
     input: Input,
     output: &Output,
 ) {
-    let message = match launch(guest, container, &start).await {
+    let message = match launched {
         Err(failure) => ExecExit {
             code: failure.code,
             error: failure.why,
         },
         Ok(running) => {
-            let mut guard = KillSession(Some(running.pid));
             let started = exec_output::Message::Started(true);
             let told = send(output, started).await;
             let code = follow(running, input, output).await;

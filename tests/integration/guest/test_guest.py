@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -154,6 +155,20 @@ async def test_an_exec_ends_with_its_caller(bed: GuestBed) -> None:
     out, _, _ = await bed.exec("left", "ps")
     while b"sleep 77" in out:
         out, _, _ = await bed.exec("left", "ps")
+
+
+async def test_an_exec_that_is_given_up_while_it_starts_leaves_nothing(bed: GuestBed) -> None:
+    await bed.run("early", "sleep", "1000")
+    start = pb.ExecStart(container_id="early", process_json=json.dumps(process(["sleep", "78"])))
+    for n in range(12):
+        call = bed.bulk.Exec()
+        await call.write(pb.ExecInput(start=start))
+        await asyncio.sleep(0.02 * n)
+        call.cancel()
+    for _ in range(5):  # begun after the last of them, and so launched after it
+        out, _, _ = await bed.exec("early", "ps")
+    while b"sleep 78" in out:
+        out, _, _ = await bed.exec("early", "ps")
 
 
 async def test_signals_and_memory_limits_end_containers(bed: GuestBed) -> None:

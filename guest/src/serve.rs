@@ -12,6 +12,9 @@ use crate::service::Service;
 /// a stream nobody reads cannot hold up the others.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Calls that the host may have given up before they were looked at: a VM that stands still for a
+/// while gets many at once, and its port has no other client to go away for.
+const GIVEN_UP: usize = 1 << 16;
 /// The largest message: a volume's files.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
@@ -27,6 +30,7 @@ pub async fn serve(name: &str, service: Service) -> std::io::Result<()> {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(256 << 10)
+            .max_pending_accept_reset_streams(GIVEN_UP)
             .serve_connection(
                 TokioIo::new(port.stream()?),
                 TowerToHyperService::new(server),

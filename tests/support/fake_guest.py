@@ -29,6 +29,7 @@ class FakeContainer:
     next_seq: int = 1
     acked_seq: int = 0
     cookie: bytes = b""
+    eof_seq: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     signals: list[int] = field(default_factory=list)
 
@@ -74,13 +75,16 @@ class FakeGuest:
     async def say(self, container_id: str, text: str, *, stderr: bool = False) -> None:
         await self._output(container_id, data=text.encode(), stderr=stderr)
 
+    async def close_output(self, container_id: str) -> None:
+        await self._output(container_id, eof=True)
+
     async def end(self, container_id: str, code: int = 0, *, eof: bool = True, **info: Any) -> None:
         container = self.containers[container_id]
         container.info.MergeFrom(pb.ContainerInfo(**info))
         container.info.state, container.info.exit_code = pb.EXITED, code
         container.info.finished_at_ns = container.info.started_at_ns + 1
         if eof:
-            await self._output(container_id, eof=True)
+            await self.close_output(container_id)
         await self._tell(container.info)
 
     async def _output(self, container_id: str, **fields: Any) -> None:
@@ -90,6 +94,8 @@ class FakeGuest:
             record.MergeFrom(pb.OutputRecord(**fields))
             container.records.append(record)
             container.next_seq += 1
+            if record.eof:
+                container.eof_seq = record.seq
             container.changed.notify_all()
 
     async def _tell(self, info: pb.ContainerInfo) -> None:
@@ -200,6 +206,8 @@ class FakeGuest:
             return
         resume = pb.OutputResume(acked_seq=container.acked_seq, cookie=container.cookie)
         await context.write(pb.OutputRecord(resume=resume))
+        if container.eof_seq and container.acked_seq >= container.eof_seq:
+            return
 
         async def acknowledgements() -> None:
             while isinstance(ack := await context.read(), pb.OutputAck):

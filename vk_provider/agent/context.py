@@ -10,6 +10,7 @@ from vk_provider.agent.events import EventHub
 from vk_provider.agent.images import ImageStore
 from vk_provider.agent.network import PodNetwork
 from vk_provider.agent.ports import Machines
+from vk_provider.agent.records import Phase
 from vk_provider.agent.sandbox import Container, Sandbox
 from vk_provider.agent.settings import AgentSettings
 from vk_provider.agent.shapes import Size
@@ -92,7 +93,8 @@ class Context:
 
     def free_uid(self) -> int:
         """Return a user that no VM runs as, the one after the newest first."""
-        used = {s.record.uid for s in self.sandboxes.values() if s.record.live}
+        ended = Phase.ENDED  # before that its VM may still be there
+        used = {s.record.uid for s in self.sandboxes.values() if s.record.phase is not ended}
         used |= self.reserved_uids
         base, count = self.settings.uid_base, self.settings.uid_count
         newest: int = max(used, default=base - 1)

@@ -79,7 +79,8 @@ async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
                 name=f"clock of {sandbox.id}",
             )
             for container in sandbox.containers.values():
-                if container.record.made and not container.record.exited:
+                # Also of those that have exited: their logs may have waited for room on the disk.
+                if container.record.made:
                     begin_output(context, container)
             sandbox.group_ready.set()
     except _VmEndedError as end:

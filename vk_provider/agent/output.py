@@ -75,6 +75,11 @@ class OutputPump:
                     await self._clock.sleep(_RETRY_S)
                     if self._vm_ended():
                         return
+                except asyncio.InvalidStateError:
+                    # It broke off while its last records were written; how, the next call tells.
+                    await self._clock.sleep(_RETRY_S)
+                    if self._vm_ended():
+                        return
                 except OSError as exc:
                     _log.warning(
                         "a container's log cannot be written; its writer waits",
@@ -117,11 +122,16 @@ class OutputPump:
         self._acked = first.resume.acked_seq
 
     async def _read(self, call: Any) -> None:
-        seq = self._acked
+        begin = seq = self._acked
         while True:
             record = await call.read()
             if not isinstance(record, guest_pb2.OutputRecord):
                 await self._raise_status(call)
+                if seq == begin:
+                    # An earlier agent has had it all, the last record too.
+                    self.complete.set()
+                    self._arrived.set()
+                    return
                 # A stream that ends well without its last record has broken off all the same.
                 raise grpc.aio.AioRpcError(
                     grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata()
@@ -150,6 +160,8 @@ class OutputPump:
             self._batch, self._waiting_bytes = [], 0
             self._room.set()
             if not batch:
+                if self.complete.is_set():
+                    return
                 continue
             if size > _OWN_THREAD_BYTES:
                 cookie = await asyncio.to_thread(self._writer.append, batch)

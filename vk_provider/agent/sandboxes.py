@@ -182,6 +182,8 @@ async def _start(context: Context, sandbox: Sandbox, request: pb.RunSandboxReque
         await sandbox.group_ready.wait()
         return
     _log.warning("a sandbox did not start", sandbox=sandbox.id, why=str(sandbox.start_error))
+    if sandbox.ending is not None and not sandbox.ending.done():
+        return  # it was stopped meanwhile, and its end waits for this task
     await _undo(context, sandbox)
 
 

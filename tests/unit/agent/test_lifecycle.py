@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import orjson
@@ -18,6 +19,7 @@ from tests.unit.agent.agent_world import (
     unavailable,
 )
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.agent import exits
 from vk_provider.agent.adoption import adopt_all
 from vk_provider.agent.containers import (
     create_container,
@@ -26,6 +28,7 @@ from vk_provider.agent.containers import (
     stop_container,
 )
 from vk_provider.agent.context import Context
+from vk_provider.agent.records import Phase
 from vk_provider.agent.sandboxes import list_sandboxes, remove_sandbox, run_sandbox, stop_sandbox
 from vk_provider.common.errors import (
     AlreadyExists,
@@ -33,6 +36,7 @@ from vk_provider.common.errors import (
     Invalid,
     NotFound,
     Unavailable,
+    VkError,
 )
 
 
@@ -103,8 +107,52 @@ async def test_a_stop_does_not_wait_for_a_start_that_hangs(world: World) -> None
         world.guest.hang.set()
 
 
-async def _refused(context: Context) -> None:
-    with pytest.raises(FailedPrecondition, match="does not start again"):
+async def test_a_stop_while_a_start_fails_is_the_end_of_both(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undoing, undone = asyncio.Event(), asyncio.Event()
+
+    async def start(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            undoing.set()
+            while not undone.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await undone.wait()
+
+    async def attach(*_: object) -> None:
+        raise unavailable()
+
+    monkeypatch.setattr(world.machines, "start", start)
+    monkeypatch.setattr(world.network, "attach", attach)
+    async with world.agent() as context, asyncio.TaskGroup() as group:
+        starting = group.create_task(_refused(context, Unavailable, "a test says no"))
+        await undoing.wait()
+        stopping = group.create_task(stop_sandbox(context, SANDBOX))
+        await until(lambda: context.sandbox(SANDBOX).ending is not None)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        undone.set()
+        async with asyncio.timeout(10):
+            await asyncio.gather(starting, stopping)
+        assert context.sandbox(SANDBOX).record.status.state == pb.SANDBOX_NOT_READY
+
+
+async def test_a_user_is_not_free_while_his_vm_may_be_there(world: World) -> None:
+    async with world.agent() as context:
+        await run_sandbox(context, run_request())
+        record = context.sandbox(SANDBOX).record
+        record.enter(Phase.REMOVING)
+        assert context.free_uid() != record.uid
+
+
+async def _refused(
+    context: Context,
+    kind: type[VkError] = FailedPrecondition,
+    why: str = "does not start again",
+) -> None:
+    with pytest.raises(kind, match=why):
         await run_sandbox(context, run_request())
 
 
@@ -239,6 +287,40 @@ async def test_a_new_agent_takes_over_and_loses_no_line(world: World) -> None:
         "two",
         "three",
     ]
+
+
+async def test_a_log_that_an_earlier_agent_has_complete_is_complete(world: World) -> None:
+    async with world.agent() as context:
+        await running(context)
+        await world.guest.say(CONTAINER, "all there is\n")
+        await world.guest.close_output(CONTAINER)
+        await until(lambda: world.guest.containers[CONTAINER].acked_seq == 2)
+    async with world.agent() as context:
+        await adopt_all(context)
+        pump = context.container(CONTAINER).pump
+        assert pump is not None
+        async with asyncio.timeout(10):
+            await pump.complete.wait()
+        await world.guest.end(CONTAINER, 0, eof=False)
+        assert (await exited(context)).reason == "Completed"
+
+
+async def test_a_log_that_was_late_at_its_containers_end_comes_to_the_next_agent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "_STALL_S", 0.01)
+    async with world.agent() as context:
+        await running(context)
+        await world.guest.end(CONTAINER, 0, eof=False)
+        await exited(context)
+        log = context.container(CONTAINER).log_path
+    await world.guest.say(CONTAINER, "late\n")
+    await world.guest.close_output(CONTAINER)
+    async with world.agent() as context:
+        await adopt_all(context)
+        await until(lambda: world.guest.containers[CONTAINER].acked_seq == 2)
+        assert log.read_text().endswith(" stdout F late\n")
+        assert context.container(CONTAINER).record.status.reason == "Completed"
 
 
 async def test_a_new_agent_notices_a_vm_that_ended_unwatched(world: World) -> None:

@@ -127,13 +127,12 @@ class Spares:
                 self._news.clear()
                 try:
                     await self._bring_about()
-                except VkError as exc:
+                except (VkError, OSError) as exc:
                     _log.warning("no VM could be made ready", why=str(exc), retry_s=_RETRY_S)
                     await context.clock.sleep(_RETRY_S)
                     self._news.set()
         finally:
-            ends = [_end(context, spare.seed, spare.machine) for spare in self._ready]
-            await asyncio.shield(asyncio.gather(*ends))
+            await asyncio.shield(self._give_back(self._ready))
 
     def look(self) -> None:
         """Look again: a second has passed, and the host's memory may have changed."""
@@ -173,10 +172,9 @@ class Spares:
         return over
 
     async def _give_back(self, spares: list[Spare]) -> None:
-        for spare in list(spares):
-            self._ready.remove(spare)
-            self._context.reserved_uids.discard(spare.seed.uid)
-            await _end(self._context, spare.seed, spare.machine)
+        # None may be taken while another one ends.
+        self._ready = [s for s in self._ready if s not in spares]
+        await asyncio.gather(*(_end(self._context, s.seed, s.machine) for s in spares))
 
     async def _make(self, shape: pb.Shape) -> None:
         context = self._context
@@ -203,7 +201,6 @@ class Spares:
                     break  # as it is it serves the pod sooner
                 await rehearse(making.machine)
         except BaseException:
-            context.reserved_uids.discard(uid)
             making.done.set_result(None)
             await asyncio.shield(_end(context, seed, making.machine))
             raise
@@ -218,11 +215,12 @@ class Spares:
 
 
 async def _end(context: Context, seed: Seed, machine: Machine | None) -> None:
-    """Leave nothing of a VM that nobody took."""
+    """Leave nothing of a VM that nobody took; its user is free once it is gone."""
     try:
         if machine is not None:
             await machine.end()
         await leave_nothing(context, seed.machine_id)
+        context.reserved_uids.discard(seed.uid)
     except (VkError, OSError) as exc:
         _log.warning("a VM that was kept ready is left to the next agent's start", why=str(exc))
 

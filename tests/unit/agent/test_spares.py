@@ -156,6 +156,19 @@ async def test_a_host_that_is_short_of_memory_gets_it_back(
         assert len(world.machines.vms) == 1
 
 
+async def test_a_host_that_cannot_make_one_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 0.0)
+    world.machines.error = OSError("out of memory")
+    async with world.agent() as context:
+        context.spares = Spares(context)
+        context.spawn(context.spares.run(), "VMs kept ready")
+        await until(lambda: world.machines.prepared)
+        world.machines.error = None
+        await until(lambda: context.spares and context.spares.ready)
+
+
 async def test_the_one_in_the_making_is_waited_for(world: World) -> None:
     async with world.agent() as context:
         spares = context.spares = Spares(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -79,7 +80,7 @@ class Process:
     for a process that was not our child.
     """
 
-    def __init__(self, pid: int, pidfd: int, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, pid: int, pidfd: int, *, child: bool) -> None:
         self.pid = pid
         self.start_ticks = 0
         self.ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
@@ -89,9 +90,11 @@ class Process:
 
     @classmethod
     def of_child(cls, child: subprocess.Popen[bytes]) -> Process:
-        """Take a child over; it is waited for when it ends."""
-        process = cls(child.pid, os.pidfd_open(child.pid), child)
-        process.start_ticks = start_ticks(child.pid)
+        """Take a child over: it is waited for here when it ends, and no more by its Popen."""
+        process = cls(child.pid, os.pidfd_open(child.pid), child=True)
+        child.returncode = 0
+        with contextlib.suppress(NotFound):  # it has ended, which `ended` will tell
+            process.start_ticks = start_ticks(child.pid)
         return process
 
     @classmethod
@@ -109,7 +112,7 @@ class Process:
         if not same:
             os.close(pidfd)
             raise NotFound(f"process {pid} has ended, or is another one by now")
-        process = cls(pid, pidfd, None)
+        process = cls(pid, pidfd, child=False)
         process.start_ticks = ticks
         return process
 
@@ -134,17 +137,16 @@ class Process:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        if self._child is not None and self._child.returncode is None:
-            self._child.returncode = 0  # or Popen warns that it still runs, as it should
         if not self.ended.done():
             self.ended.cancel()
 
     def _on_end(self) -> None:
         code: int | None = None
-        if self._child is not None:
-            code = self._child.poll()
-            if code is None:
+        if self._child:
+            end = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+            if end is None:
                 raise Internal(f"process {self.pid} was reported as ended and runs")
+            code = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
         if not self.ended.done():
             self.ended.set_result(code)
         self.release()

@@ -190,3 +190,13 @@ async def test_memory_is_read_again_once_the_vm_has_run(
         assert machine.sample() == VmUsage(29_000_000, 100)
         used.update(cpu_ns=30_000_000)
         assert machine.sample() == VmUsage(30_000_000, 200)
+
+
+def ended_at_once() -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(["sh", "-c", "exit 3"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    return child
+
+
+async def test_a_child_that_ended_at_once_is_told_of() -> None:
+    assert await Process.of_child(ended_at_once()).ended == 3

@@ -51,7 +51,8 @@ def test_a_pod_takes_a_vm_that_was_ready_and_keeps_it_over_a_kill(
     cluster.start_agent()
     # What nobody had taken is gone, and the pod's VM is the one that it was.
     until(lambda: _machines(cluster) == {spare})
-    namespace.kubectl("exec", "taker", "--", "true")
+    # The node finds the new agent when gRPC tries again.
+    until(lambda: namespace.raw("exec", "taker", "--", "true").returncode == 0)
     statuses = namespace.json("get", "pod", "taker")["status"]["containerStatuses"]
     assert [status["restartCount"] for status in statuses] == [0]
     namespace.kubectl("delete", "pod", "taker", "--wait=true", timeout_s=100)

@@ -24,7 +24,7 @@ _log = get_logger("agent.sandbox")
 def begin_end(context: Context, sandbox: Sandbox, reason: str, message: str) -> None:
     """Start to end a sandbox, unless that is under way or done. The first reason stays."""
     record = sandbox.record
-    if record.phase is Phase.ENDED or (sandbox.ending is not None and not sandbox.ending.done()):
+    if record.phase is Phase.ENDED or sandbox.is_ending:
         return
     if record.phase in (Phase.STARTING, Phase.READY):
         record.enter(Phase.STOPPING)

@@ -68,15 +68,13 @@ class OutputPump:
             while not self.complete.is_set():
                 try:
                     await self._run_once()
-                except grpc.aio.AioRpcError as exc:
-                    if exc.code() == grpc.StatusCode.NOT_FOUND:
-                        return  # removed meanwhile
-                    broke_off(exc, f"the output of {self._container_id}")
-                    await self._clock.sleep(_RETRY_S)
-                    if self._vm_ended():
-                        return
-                except asyncio.InvalidStateError:
-                    # It broke off while its last records were written; how, the next call tells.
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as exc:
+                    # InvalidStateError: it broke off while its last records were written; how, the
+                    # next call tells.
+                    if isinstance(exc, grpc.aio.AioRpcError):
+                        if exc.code() == grpc.StatusCode.NOT_FOUND:
+                            return  # removed meanwhile
+                        broke_off(exc, f"the output of {self._container_id}")
                     await self._clock.sleep(_RETRY_S)
                     if self._vm_ended():
                         return

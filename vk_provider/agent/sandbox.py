@@ -88,6 +88,11 @@ class Sandbox:
     def id(self) -> str:
         return self.record.id
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end is under way."""
+        return self.ending is not None and not self.ending.done()
+
     def guest(self) -> Guest:
         """Return the way to the guest agent; raises FailedPrecondition where there is none."""
         if self.machine is None or self.record.phase not in (Phase.READY, Phase.STARTING):

@@ -182,7 +182,7 @@ async def _start(context: Context, sandbox: Sandbox, request: pb.RunSandboxReque
         await sandbox.group_ready.wait()
         return
     _log.warning("a sandbox did not start", sandbox=sandbox.id, why=str(sandbox.start_error))
-    if sandbox.ending is not None and not sandbox.ending.done():
+    if sandbox.is_ending:
         return  # it was stopped meanwhile, and its end waits for this task
     await _undo(context, sandbox)
 

@@ -1,6 +1,7 @@
 """/metrics/resource: what metrics-server reads, and through it every autoscaler.
 
-Names and kinds from `pkg/kubelet/metrics/collectors/resource_metrics.go`.
+Names and kinds from `pkg/kubelet/metrics/collectors/resource_metrics.go`; `vk_provider_vm_…` are
+ours: what a pod's microVM takes of the host, which is more than the pod uses inside.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def resource_metrics(snapshot: pb.UsageSnapshot | None) -> Iterator[Metric]:
         yield from _node(snapshot)
         yield from _containers(snapshot)
         yield from _pods(snapshot)
+        yield from _machines(snapshot)
     help_text = "1 if there was an error while getting container metrics, 0 otherwise"
     yield GaugeMetricFamily("resource_scrape_error", help_text, value=error)
     yield GaugeMetricFamily("scrape_error", help_text, value=error)
@@ -84,4 +86,23 @@ def _pods(snapshot: pb.UsageSnapshot) -> Iterator[Metric]:
         counters = sandbox.pod_counters
         cpu.add_metric(labels, counters.cpu_ns / 1e9, timestamp=at)
         memory.add_metric(labels, counters.memory_working_set_bytes, timestamp=at)
+    yield from (cpu, memory)
+
+
+def _machines(snapshot: pb.UsageSnapshot) -> Iterator[Metric]:
+    cpu = CounterMetricFamily(
+        "vk_provider_vm_cpu_usage_seconds_total",
+        "Cumulative cpu time of the pod's microVM on the host in core-seconds, the pod's included",
+        labels=_POD,
+    )
+    memory = GaugeMetricFamily(
+        "vk_provider_vm_memory_private_bytes",
+        "Memory of the host that the pod's microVM shares with no other in bytes",
+        labels=_POD,
+    )
+    for sandbox in snapshot.sandboxes:
+        at = sandbox.time_ns / 1e9
+        labels = [sandbox.pod.name, sandbox.pod.namespace]
+        cpu.add_metric(labels, sandbox.vm_cpu_ns / 1e9, timestamp=at)
+        memory.add_metric(labels, sandbox.vm_memory_bytes, timestamp=at)
     yield from (cpu, memory)

@@ -36,6 +36,8 @@ def snapshot(second: int, cpu_s: float) -> pb.UsageSnapshot:
         containers=[container],
         network=pb.NetworkUsage(interface="eth0", rx_bytes=5, tx_bytes=6),
         volumes=[pb.VolumeUsage(name="data", used_bytes=1, capacity_bytes=2)],
+        vm_cpu_ns=round((cpu_s + 1.5) * S),
+        vm_memory_bytes=64 << 20,
     )
     return pb.UsageSnapshot(time_ns=at, sandboxes=[sandbox], host_cpu_ns=second * S)
 
@@ -151,6 +153,9 @@ class TestExposition:
         assert f"container_memory_working_set_bytes{labels} 1.048576e+07 {at}" in lines
         assert f"container_start_time_seconds{labels} 1.7e+09" in lines
         assert f'pod_cpu_usage_seconds_total{{namespace="ns",pod="web"}} 10.0 {at}' in lines
+        pod = '{namespace="ns",pod="web"}'
+        assert f"vk_provider_vm_cpu_usage_seconds_total{pod} 11.5 {at}" in lines
+        assert f"vk_provider_vm_memory_private_bytes{pod} 6.7108864e+07 {at}" in lines
         assert f"node_cpu_usage_seconds_total 20.0 {at}" in lines
         assert "resource_scrape_error 0.0" in lines
         assert "# TYPE container_cpu_usage_seconds_total counter" in lines

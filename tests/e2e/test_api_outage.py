@@ -71,7 +71,7 @@ def test_an_outage_under_load(cluster: Cluster, namespace: Namespace) -> None:
         f"{numbers} numbers without a gap, "
         f"{after['crashes'].attempt - before['crashes'].attempt} restarts of the crashing pod"
     )
-    assert numbers > _OUTAGE_S
+    assert numbers > 5 * _OUTAGE_S  # of at most 100 a second; a log that stood still has fewer
     assert right_after < _RIGHT_WITHIN_S
 
 

@@ -87,6 +87,30 @@ def test_a_rotated_kubeconfig_is_taken_up_before_the_old_certificate_ends(
     assert _terminate(cluster, "node") < 15
 
 
+def test_a_deleted_node_object_comes_back_and_its_pod_stays(cluster: Cluster, stayer: str) -> None:
+    name = cluster.settings.node_name
+    old = cluster.kubectl.json("get", "node", name)["metadata"]["uid"]
+    cluster.kubectl.run("delete", "node", name)
+    cluster.kubectl.run("wait", "--for=create", f"node/{name}", "--timeout=60s")
+    cluster.kubectl.run("wait", "--for=condition=Ready", f"node/{name}", "--timeout=60s")
+    assert cluster.kubectl.json("get", "node", name)["metadata"]["uid"] != old
+
+
+def test_a_drain_ends_the_pods_and_keeps_the_node(
+    whole: None, cluster: Cluster, namespace: Namespace
+) -> None:
+    name = cluster.settings.node_name
+    namespace.pod("drained", _SLEEP)
+    try:
+        cluster.kubectl.run("drain", name, "--force", "--timeout=60s")
+        assert namespace.json("get", "pods")["items"] == []
+        until(lambda: not _machines())
+        namespace.pod("late", _SLEEP, wait="PodScheduled=False")
+    finally:
+        cluster.kubectl.run("uncordon", name)
+    namespace.wait("pod/late", "condition=Ready")
+
+
 def test_a_node_leaves_its_cluster_for_good(
     whole: None, cluster: Cluster, namespace: Namespace
 ) -> None:

@@ -98,11 +98,18 @@ def doctor(
 
 async def _look_at_cluster(file: Path, node_name: str, *, joining: bool) -> list[Finding]:
     from vk_provider.cli.checks.cluster import BOOTSTRAP_RIGHTS, check_cluster, node_rights
+    from vk_provider.cli.checks.model import failed
     from vk_provider.common.clock import SystemClock
+    from vk_provider.common.errors import VkError
     from vk_provider.kube.client import KubeClient
 
-    clock = SystemClock()
-    client = await KubeClient.from_kubeconfig(file, user_agent="vk-provider/doctor", clock=clock)
+    clock, what = SystemClock(), "bootstrap-kubeconfig" if joining else "kubeconfig"
+    try:
+        client = await KubeClient.from_kubeconfig(
+            file, user_agent="vk-provider/doctor", clock=clock
+        )
+    except VkError as exc:  # what was found out about the host is told all the same
+        return [failed(what, str(exc), f"make {file} anew, or name another with --{what}")]
     rights = BOOTSTRAP_RIGHTS if joining else node_rights(node_name)
     try:
         return [finding async for finding in check_cluster(client, clock, rights)]

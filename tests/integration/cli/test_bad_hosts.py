@@ -131,6 +131,24 @@ def test_doctor_names_what_is_missing(tmp_path: Path, run_dir: Path) -> None:
     assert vk_provider("doctor", *options).returncode == 0
 
 
+def test_doctor_tells_of_the_host_whatever_a_kubeconfig_is_like(
+    tmp_path: Path, run_dir: Path
+) -> None:
+    cut, none = tmp_path / "cut", tmp_path / "none"
+    cut.write_text("apiVersion: v1\nclusters:\n- cluster: {server: htt")
+    options = [f"--agent-state-dir={tmp_path}", f"--agent-run-dir={run_dir}", "--json"]
+    options += [f"--log-dir={tmp_path}", f"--guest-image={os.environ['VK_GUEST_IMAGE']}"]
+    options += [f"--kubeconfig={cut}", f"--bootstrap-kubeconfig={none}"]
+    done = vk_provider("doctor", *options)
+    assert done.returncode == 1, done.stderr
+    failures = {f["what"]: f for f in json.loads(done.stdout) if f["verdict"] == "failed"}
+    assert failures.keys() == {"kubeconfig", "bootstrap-kubeconfig"}
+    assert f"{cut} is not YAML" in failures["kubeconfig"]["found"]
+    assert "--kubeconfig" in failures["kubeconfig"]["mend"]
+    assert f"{none} can't be read (No such file" in failures["bootstrap-kubeconfig"]["found"]
+    assert "--bootstrap-kubeconfig" in failures["bootstrap-kubeconfig"]["mend"]
+
+
 def test_a_node_folder_in_use(tmp_path: Path) -> None:
     with only_one(tmp_path / "pki", "vk-provider node"):
         done = vk_provider("node", f"--state-dir={tmp_path}", "--kubeconfig=/nowhere")

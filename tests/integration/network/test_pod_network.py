@@ -102,6 +102,8 @@ class Guest:
                 frame = await self.frames.get()
                 if frame[6:12] == self.mac:  # the bridge's hairpin: what was sent to all
                     continue
+                if frame[:3] == b"\x01\x00\x5e":  # multicast: the bridge looks for routers
+                    continue
                 found = int.from_bytes(frame[12:14], "big")
                 if found == 0x0806 and frame[20:22] == b"\x00\x01" and frame[38:42] == self.ip:
                     sender = frame[22:32]

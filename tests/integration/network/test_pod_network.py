@@ -228,6 +228,36 @@ async def test_a_host_that_was_restarted_gives_addresses_back(network: PodNetwor
     assert second.ips == first.ips
 
 
+async def test_a_record_cut_short_keeps_neither_its_pod_nor_the_host(
+    tmp_path: Path, network: PodNetwork
+) -> None:
+    await network.set_pod_cidrs(["10.77.0.0/29"])
+    web, dns = (
+        PortMapping(host_port=80, container_port=8080),
+        PortMapping(host_port=5353, container_port=53, protocol="UDP"),
+    )
+    first = await set_up(network, sandbox(1), POD, [web])
+    other = await set_up(network, sandbox(2), POD, [dns])
+    for attached in (first, other):
+        os.close(attached.tap_fd)
+    record = tmp_path / "net" / "attachments" / f"{sandbox(1)}.json"
+    record.write_bytes(record.read_bytes()[:100])
+    assert "tcp . 80 " in await rules()
+
+    settings = NetworkSettings(tmp_path / "net", cni_conf_dir=tmp_path / "conf", bridge=BRIDGE)
+    again = PodNetwork(settings)
+    await again.open()
+    assert again.ready()[0], again.ready()[1]
+    await again.tear_down(sandbox(1))
+    assert again.list_machine_ids() == {sandbox(2)}
+    assert not Path("/run/netns", first.netns).exists()
+    leases = {path.name for path in (tmp_path / "net" / "ipam").rglob("10.77.0.*")}
+    assert leases == {other.ips[0]}
+    assert "tcp . 80 " not in await rules()
+    assert "udp . 5353 " in await rules()
+    await again.tear_down(sandbox(2))
+
+
 async def test_twenty_at_once(network: PodNetwork) -> None:
     await network.set_pod_cidrs(["10.77.0.0/24"])
     found = await asyncio.gather(*(set_up(network, sandbox(n), POD, []) for n in range(20)))

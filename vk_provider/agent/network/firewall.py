@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from vk_provider.agent.tools import PIPE, tool
 from vk_provider.common.errors import FailedPrecondition
@@ -99,6 +102,41 @@ async def apply(script: str) -> None:
     if process.returncode != 0:
         words = complaint.decode(errors="replace").strip()[:1000]
         raise FailedPrecondition(f"nft refused a change of its table {TABLE}: {words}")
+
+
+@dataclass(frozen=True)
+class PortElement:
+    """What leads a host port to a pod: `ip` is the pod's address."""
+
+    map_name: str
+    key: str
+    ip: str
+
+    @property
+    def removal(self) -> str:
+        """The script that takes it back."""
+        return f"delete element inet {TABLE} {self.map_name} {{ {self.key} }}\n"
+
+
+async def list_ports() -> list[PortElement]:
+    """Return what leads to pods. Raises FailedPrecondition with nft's words."""
+    command = ["nft", "--json", "list", "table", "inet", TABLE]
+    async with tool(command, package="nftables", stdout=PIPE, stderr=PIPE) as process:
+        listing, complaint = await process.communicate()
+    if process.returncode != 0:
+        words = complaint.decode(errors="replace").strip()[:1000]
+        raise FailedPrecondition(f"nft did not list its table {TABLE}: {words}")
+    return parse_ports(listing)
+
+
+def parse_ports(listing: bytes) -> list[PortElement]:
+    """Read nft's JSON (libnftables-json(5))."""
+    return [
+        PortElement(found["name"], " . ".join(map(str, key["concat"])), value["concat"][0])
+        for item in orjson.loads(listing)["nftables"]
+        if (found := item.get("map"))
+        for key, value in found.get("elem", [])
+    ]
 
 
 def _elements(

@@ -48,6 +48,7 @@ class PodNetwork:
         self._plugins = CniPlugins(settings.cni_bin_dirs, settings.plugin_timeout_s)
         self._records = Records(settings.state_dir / "attachments")
         self._cidrs_file = settings.state_dir / "pod-cidrs.json"
+        self._ipam_dir = settings.state_dir / "ipam"
         self._cidrs: list[str] = []
         self._built_in: Conflist | None = None
         self._problem = ""
@@ -163,12 +164,18 @@ class PodNetwork:
     async def tear_down(self, machine_id: str) -> None:
         """Detach a sandbox, by its record: as it was attached. Idempotent.
 
-        A sandbox without a record has only its namespace removed. Raises as `attach`; then what
-        is left is remembered, and the call may be repeated.
+        A sandbox without a record has only its namespace removed; one whose record is damaged is
+        detached from the network as it is now. Raises as `attach`; then what is left is
+        remembered, and the call may be repeated.
         """
         name = netns_name(machine_id)
         async with self._locks.of(machine_id):
-            record = await asyncio.to_thread(self._records.load, machine_id)
+            try:
+                record = await asyncio.to_thread(self._records.load, machine_id)
+            except FailedPrecondition as exc:
+                _log.warning("a sandbox is detached without its record", error=str(exc))
+                await self._detach_blindly(machine_id)
+                return
             if record is not None:
                 await self._detach(machine_id, record)
             else:
@@ -197,6 +204,30 @@ class PodNetwork:
         await asyncio.to_thread(namespace.remove, netns_name(machine_id))
         await asyncio.to_thread(self._records.remove, machine_id)
 
+    async def _detach_blindly(self, machine_id: str) -> None:
+        """Detach as far as that goes without a record, which nothing will bring back.
+
+        Plugins find what they gave by the sandbox's id. What they can't do is told of, and must
+        not keep the pod from going.
+        """
+        try:
+            chosen = self._configured() or self._built_in
+            if chosen is not None:
+                await self._plugins.delete(chosen, {}, _call(machine_id, Record()), None)
+            if self._built_in is not None:
+                # Which were its host ports? Those that lead to no pod any more.
+                ports = await firewall.list_ports()
+                leased = await asyncio.to_thread(self._leased, self._built_in.name)
+                await firewall.apply("".join(p.removal for p in ports if p.ip not in leased))
+        except VkError as exc:
+            _log.warning("something of a sandbox is left", sandbox=machine_id, error=str(exc))
+        await asyncio.to_thread(namespace.remove, netns_name(machine_id))
+        await asyncio.to_thread(self._records.remove, machine_id)
+
+    def _leased(self, network: str) -> set[str]:
+        """Return the addresses that the built-in network has given: host-local's files."""
+        return {path.name for path in (self._ipam_dir / network).glob("*")}
+
     async def _choose(self) -> Conflist:
         chosen = self._configured()
         if chosen is not None:
@@ -222,11 +253,14 @@ class PodNetwork:
         self._problem = ""
         # Somebody may have flushed the rules: what attached pods have is put back.
         for machine_id in self._records.machine_ids():
-            record = await asyncio.to_thread(self._records.load, machine_id)
+            try:
+                record = await asyncio.to_thread(self._records.load, machine_id)
+            except FailedPrecondition as exc:  # one pod's, which must not keep off all others
+                _log.warning("a sandbox's host ports are not known", error=str(exc))
+                continue
             if record is not None:
                 await firewall.apply(firewall.add_ports(*_host_ports(record)))
-        ipam = settings.state_dir / "ipam"
-        self._built_in = conflists.built_in(self._cidrs, settings.bridge, mtu, ipam)
+        self._built_in = conflists.built_in(self._cidrs, settings.bridge, mtu, self._ipam_dir)
 
     def _open(self) -> None:
         self._settings.state_dir.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 from vk_provider.agent.hypervisor.cgroups import Cgroup
 from vk_provider.common.errors import Invalid, Unavailable
 
-# Joins the groups before anything else runs, so that no moment is unbounded; no core dumps; a
-# full host kills VMs before it kills the agent. $1 is the count of files, then the files.
+# Joins the groups before anything else runs, so that no moment is unbounded; a full host kills VMs
+# before it kills the agent. $1 is the count of files, then the files.
 _JOIN = (
     'n=$1; shift; while [ "$n" -gt 0 ]; do echo 0 > "$1" || exit 125; shift; n=$((n-1)); done; '
-    'ulimit -c 0; echo 500 > /proc/self/oom_score_adj; exec "$@"'
+    'echo 500 > /proc/self/oom_score_adj; exec "$@"'
 )
 _MAX_SOCKET_PATH = 107  # unix(7): sun_path
 _BACKLOG = 4
@@ -33,6 +33,9 @@ def launch_arguments(
 ) -> list[str]:
     """Return the arguments that run `command` in its groups and namespace, as that user."""
     chain = ["/bin/sh", "-c", _JOIN, "sh", str(len(procs_files)), *map(str, procs_files)]
+    # A guest's memory has its pod's secrets. A core file is never of one byte, and with that limit,
+    # unlike with 0, a core_pattern's program gets none either (fs/coredump.c).
+    chain += ["prlimit", "--core=1:1", "--"]
     if netns is not None:
         chain += ["nsenter", f"--net=/run/netns/{netns}", "--"]
     chain += ["setpriv", f"--reuid={uid}", f"--regid={uid}"]

@@ -22,7 +22,8 @@ def test_privileges_go_before_qemu_runs() -> None:
     )
     assert arguments[3:7] == ["sh", "2", "/cg/a", "/cg/b"]
     rest = arguments[7:]
-    assert rest[:3] == ["nsenter", "--net=/run/netns/vk-1", "--"]
+    assert rest[:3] == ["prlimit", "--core=1:1", "--"]
+    assert rest[3:6] == ["nsenter", "--net=/run/netns/vk-1", "--"]
     assert {"--reuid=2000001", "--regid=2000001", "--clear-groups", "--no-new-privs"} <= set(rest)
     assert rest[-2:] == ["qemu", "-S"]
 

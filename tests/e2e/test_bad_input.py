@@ -255,23 +255,13 @@ def test_a_kubeconfig_without_rights_and_a_port_in_use(
 ) -> None:
     """As a kubelet does, the node says what it may not, and tries on; it disturbs nobody."""
     kubeconfig = _kubeconfig_without_rights(cluster, namespace, tmp_path)
-    doctor = subprocess.run(
-        [
-            "vk-provider",
-            "doctor",
-            "--json",
-            f"--kubeconfig={kubeconfig}",
-            f"--agent-socket={cluster.settings.agent_socket}",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert doctor.returncode == 1, doctor.stderr
-    findings = {f["what"]: f for f in json.loads(doctor.stdout)}
+    findings = _doctor(cluster, kubeconfig, code=1)
     assert findings["rights there"]["verdict"] == "failed"
-    assert "create nodes" in findings["rights there"]["found"]
+    for right in ("create nodes", "get secrets", "create serviceaccounts/token"):
+        assert right in findings["rights there"]["found"]
     assert findings["identity"]["found"] == f"system:serviceaccount:{namespace.name}:powerless"
+    findings = _doctor(cluster, cluster.settings.directory / "node/pki/kubeconfig", code=0)
+    assert findings["rights there"]["verdict"] == "ok"
 
     words = tmp_path / "node.log"
     command = ["vk-provider", "node", "--node-name=impostor", f"--kubeconfig={kubeconfig}"]
@@ -302,6 +292,16 @@ def test_a_kubeconfig_without_rights_and_a_port_in_use(
     assert f"can't listen on {cluster.settings.api_address}:{port}: " in last
     names = {n["metadata"]["name"] for n in cluster.kubectl.json("get", "nodes")["items"]}
     assert names == {cluster.settings.node_name}
+
+
+def _doctor(cluster: Cluster, kubeconfig: Path, code: int) -> dict[str, dict[str, str]]:
+    """Return what doctor finds of a cluster for the node's name, by what it looked at."""
+    command = ["vk-provider", "doctor", "--json", f"--kubeconfig={kubeconfig}"]
+    command += [f"--node-name={cluster.settings.node_name}"]
+    command += [f"--agent-socket={cluster.settings.agent_socket}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return {finding["what"]: finding for finding in json.loads(done.stdout)}
 
 
 def _kubeconfig_without_rights(cluster: Cluster, namespace: Namespace, folder: Path) -> Path:

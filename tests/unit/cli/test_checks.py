@@ -96,12 +96,14 @@ def test_a_port_in_use_is_found() -> None:
     assert host.check_port("p", "127.0.0.1", port).verdict is Verdict.OK
 
 
-async def look(tmp_path: Path, date: str, *reviews: Any) -> dict[str, Finding]:
+async def look(
+    tmp_path: Path, date: str, *reviews: Any, user: str = "system:node:n"
+) -> dict[str, Finding]:
     clock = FakeClock()  # 2023-11-14T22:13:20Z
     async with api_stub() as api:
         api.on("GET", "/version", Answer({"gitVersion": "v1.37.2"}, headers={"Date": date}))
-        user = {"status": {"userInfo": {"username": "system:node:n"}}}
-        api.on("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", user)
+        review = {"status": {"userInfo": {"username": user}}}
+        api.on("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
         api.on("POST", REVIEWS, *reviews)
         path = write_kubeconfig(tmp_path / "kubeconfig", api.url)
         client = await KubeClient.from_kubeconfig(path, user_agent="test", clock=clock)
@@ -122,6 +124,16 @@ async def test_missing_rights_and_a_wrong_clock_are_said(tmp_path: Path) -> None
     assert "+600 s" in findings["clock"].found
     assert findings["rights there"].verdict is Verdict.FAILED
     assert "patch nodes/status" in findings["rights there"].found
+
+
+async def test_what_a_node_gets_by_its_pods_is_asked_of_others_alone(tmp_path: Path) -> None:
+    date = "Tue, 14 Nov 2023 22:13:19 GMT"
+    refused: dict[str, Any] = {"status": {}}
+    by_pods = ("get configmaps", "watch secrets", "create serviceaccounts/token")
+    node = await look(tmp_path, date, refused)
+    assert not any(right in node["rights there"].found for right in by_pods)
+    other = await look(tmp_path, date, refused, user="system:serviceaccount:default:vk")
+    assert all(right in other["rights there"].found for right in by_pods)
 
 
 async def test_a_cluster_out_of_reach_ends_the_look(tmp_path: Path) -> None:

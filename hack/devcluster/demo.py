@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +48,35 @@ def run(kubectl: Kubectl, settings: ClusterSettings, image: str) -> list[str]:
     for pod in pods:
         name = pod["metadata"]["name"]
         kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
-        lines.append(f"{name}: {_first_line(kubectl, name)}")
+        line = _first_line(kubectl, name)
+        _check_kernel(name, line)
+        lines.append(f"{name}: {line}")
     return lines
 
 
 def _first_line(kubectl: Kubectl, pod: str) -> str:
     """Follow the log until its first line is there: a pod is Ready before it has said a word."""
-    command = [*kubectl.command, "logs", "--follow", pod]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+    command = [*kubectl.command, "logs", "--follow", "--pod-running-timeout=60s", pod]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as follower,
+    ):
         assert follower.stdout is not None
         line = follower.stdout.readline().strip()
         follower.terminate()
+        if not line:
+            follower.wait()
+            errors.seek(0)
+            words = errors.read().strip() or "it ended without a word"
+            raise SystemExit(f"kubectl logs showed nothing of pod {pod}: {words}")
     return line
+
+
+def _check_kernel(pod: str, line: str) -> None:
+    """Raise SystemExit unless the line tells of a kernel that is not this host's."""
+    kernel = line.rpartition(" ")[2]
+    if not line.startswith(f"Hello from {pod}, ") or kernel == os.uname().release:
+        raise SystemExit(f"pod {pod} does not show that it runs in a microVM; its log: {line}")
 
 
 def _deployment(settings: ClusterSettings, image: str) -> dict[str, Any]:

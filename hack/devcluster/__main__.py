@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from hack.devcluster import cluster, leftovers
+from hack.devcluster import cluster, joined, leftovers
 from hack.devcluster.demo import NAME, Kubectl, run
 from hack.devcluster.processes import running, spawn
 from hack.devcluster.settings import ROOT, ClusterSettings, default_settings
@@ -32,18 +32,18 @@ def main() -> None:
 def up() -> None:
     """Bring up a cluster with a virtual node and run two pods on it.
 
-    With KUBECONFIG set, the node joins that cluster; else a local control plane is built from
-    pinned Go modules (about eight minutes the first time) and started. Nothing that is there
-    already is done again.
+    With KUBECONFIG set (an administrator's), the node joins that cluster; else a local control
+    plane is built from pinned Go modules (about eight minutes the first time) and started.
+    Nothing that is there already is done again.
     """
     started = time.monotonic()
     settings = default_settings()
     given = os.environ.get("KUBECONFIG", "")
     builds = _build(settings)
     if given:
-        kubectl = Kubectl(builds.control_plane / "kubectl", Path(given))
-        cluster.start_registry(settings, builds, say)
-        raise SystemExit(_join(settings, builds, kubectl, Path(given)))
+        settings, kubectl = cluster.join(settings, builds, _one_file(given), say)
+        _show(kubectl, settings, started)
+        return
     kubectl = cluster.start_control_plane(settings, builds, say)
     cluster.start_registry(settings, builds, say)
     if running(settings, "vk-provider") is None:
@@ -51,28 +51,18 @@ def up() -> None:
     command = [*cluster.agent_command(settings, builds), *cluster.node_command(settings)]
     spawn(settings, "vk-provider", ["vk-provider", "run", *command])
     cluster.wait_node_ready(settings, builds, kubectl, ["vk-provider"])
-    say(f"Node {settings.node_name} is Ready; running a Deployment of two pods")
     _show(kubectl, settings, started)
 
 
-def _join(
-    settings: ClusterSettings, builds: cluster.Builds, kubectl: Kubectl, kubeconfig: Path
-) -> int:
-    say(f"Joining the cluster of {kubeconfig} as node {settings.node_name}")
-    command = [*cluster.agent_command(settings, builds), f"--node-name={settings.node_name}"]
-    command += [f"--kubeconfig={kubeconfig}", f"--state-dir={settings.directory / 'node'}"]
-    spawn(
-        settings,
-        "vk-provider",
-        ["vk-provider", "run", *command, f"--agent-socket={settings.agent_socket}"],
-    )
-    kubectl.run("wait", "--for=create", f"node/{settings.node_name}", "--timeout=60s")
-    kubectl.run("wait", "--for=condition=Ready", f"node/{settings.node_name}", "--timeout=120s")
-    _show(kubectl, settings, time.monotonic())
-    return 0
+def _one_file(kubeconfig: str) -> Path:
+    path = Path(kubeconfig).absolute()
+    if not path.is_file():
+        raise SystemExit(f"KUBECONFIG must name one kubeconfig file, which {kubeconfig} is not")
+    return path
 
 
 def _show(kubectl: Kubectl, settings: ClusterSettings, started: float) -> None:
+    say(f"Node {settings.node_name} is Ready; running a Deployment of two pods")
     lines = run(kubectl, settings, f"{settings.registry}/test/busybox:1")
     say(
         f"Both pods run, each in a microVM of its own (this host's kernel is {os.uname().release}):"
@@ -131,7 +121,7 @@ def _build(settings: ClusterSettings) -> cluster.Builds:
 @main.command()
 def down() -> None:
     """End what hack/up started, and list what was looked for and what is left."""
-    settings = default_settings()
+    settings = joined.recall(default_settings())
     if settings.directory.exists():
         cluster.take_down(settings, say)
     left = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import ssl
 import subprocess
 import time
@@ -10,11 +9,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from hack.devcluster import pki
+from hack.devcluster import bootstrap, pki
 from hack.devcluster.processes import running, spawn, tail
 from hack.devcluster.settings import ROOT, ClusterSettings
 
-_BOOTSTRAP_RBAC = ROOT / "hack" / "devcluster" / "bootstrap.yaml"
+_KUBELET_API = ROOT / "hack" / "devcluster" / "kubelet-api.yaml"
 
 
 def start(settings: ClusterSettings, binaries: Path) -> None:
@@ -66,9 +65,7 @@ metricsBindAddress: 127.0.0.1:10249
 
 def write_bootstrap_kubeconfig(settings: ClusterSettings) -> Path:
     """Return the kubeconfig with the bootstrap token, which the node turns into a certificate."""
-    path = settings.directory / "bootstrap.kubeconfig"
-    pki.write_kubeconfig_with(settings, path, "bootstrap", {"token": _bootstrap_token(settings)})
-    return path
+    return bootstrap.write_kubeconfig(settings, pki.cluster_entry(settings))
 
 
 def _add_link(settings: ClusterSettings) -> None:
@@ -201,21 +198,8 @@ def _wait_ready(settings: ClusterSettings, timeout_s: float = 120) -> None:
     )
 
 
-def _bootstrap_token(settings: ClusterSettings) -> str:
-    path = settings.directory / "bootstrap.token"
-    if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(f"{secrets.token_hex(3)}.{secrets.token_hex(8)}")
-    return path.read_text()
-
-
 def _allow_bootstrap(settings: ClusterSettings, kubectl: Path) -> None:
-    token_id, token_secret = _bootstrap_token(settings).split(".")
-    manifest = (
-        _BOOTSTRAP_RBAC.read_text()
-        .replace("TOKEN_ID", token_id)
-        .replace("TOKEN_SECRET", token_secret)
-    )
+    manifests = (bootstrap.manifest(settings), _KUBELET_API.read_text())
     subprocess.run(
         [
             str(kubectl),
@@ -225,7 +209,7 @@ def _allow_bootstrap(settings: ClusterSettings, kubectl: Path) -> None:
             "-f",
             "-",
         ],
-        input=manifest.encode(),
+        input="---\n".join(manifests).encode(),
         check=True,
         stdout=subprocess.DEVNULL,
     )

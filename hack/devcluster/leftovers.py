@@ -32,7 +32,7 @@ def look(settings: ClusterSettings) -> list[Finding]:
             _processes,
         ),
         ("network namespaces", "/run/netns/vk-*", _namespaces),
-        ("network interfaces", f"{settings.api_link}, vk*, veths and taps of pods", _links),
+        ("network interfaces", f"{settings.api_link}, vk*, taps of pods", _links),
         (
             "mounts",
             f"below {settings.run_directory} and {settings.directory}, /run/netns/vk-*",
@@ -67,8 +67,9 @@ def _namespaces(_: ClusterSettings) -> list[str]:
 
 
 def _links(settings: ClusterSettings) -> list[str]:
-    names = [p.name for p in Path("/sys/class/net").iterdir()]
-    return sorted(n for n in names if n == settings.api_link or n.startswith(("vk", "tapvk")))
+    links = Path("/sys/class/net")
+    ours = {p.name for p in links.iterdir() if p.name.startswith(("vk", "tapvk"))}
+    return sorted(ours if settings.own_control_plane else ours - {settings.api_link})
 
 
 def _mounts(settings: ClusterSettings) -> list[str]:
@@ -85,17 +86,17 @@ def _cgroups(settings: ClusterSettings) -> list[str]:
     return sorted({str(p) for pattern in patterns for p in root.glob(pattern)})
 
 
-def tables() -> list[tuple[str, str]]:
+def tables(settings: ClusterSettings) -> list[tuple[str, str]]:
     """Return the nftables tables of kube-proxy and of the built-in network: family and name."""
     listed = [item["table"] for item in _ruleset() if "table" in item]
-    ours = ("kube-proxy", "vk_provider")
+    ours = ("kube-proxy", "vk_provider") if settings.own_control_plane else ("vk_provider",)
     return sorted((t["family"], t["name"]) for t in listed if t["name"].startswith(ours))
 
 
-def _tables(_: ClusterSettings) -> list[str]:
+def _tables(settings: ClusterSettings) -> list[str]:
     chains = [item["chain"] for item in _ruleset() if "chain" in item]
     cni = [f"chain {c['table']} {c['name']}" for c in chains if c["name"].startswith("CNI-")]
-    return [f"table {family} {name}" for family, name in tables()] + sorted(cni)
+    return [f"table {family} {name}" for family, name in tables(settings)] + sorted(cni)
 
 
 def _ruleset() -> list[dict[str, Any]]:

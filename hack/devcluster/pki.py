@@ -90,25 +90,23 @@ def write_kubeconfig(settings: ClusterSettings, path: Path, user: str) -> None:
         "client-certificate": str(settings.pki / f"{user}.crt"),
         "client-key": str(settings.pki / f"{user}.key"),
     }
-    write_kubeconfig_with(settings, path, user, auth)
+    write_kubeconfig_with(path, user, cluster_entry(settings), auth)
+
+
+def cluster_entry(settings: ClusterSettings) -> dict[str, str]:
+    """Return a kubeconfig's entry of the local cluster."""
+    authority = str(settings.pki / "ca.crt")
+    return {"server": settings.api_url, "certificate-authority": authority}
 
 
 def write_kubeconfig_with(
-    settings: ClusterSettings, path: Path, user: str, auth: dict[str, str]
+    path: Path, user: str, cluster: dict[str, str], auth: dict[str, str]
 ) -> None:
-    """Write a kubeconfig with the given user entry (a token, certificate paths …)."""
+    """Write a kubeconfig with the given cluster and user (a token, certificate paths …)."""
     document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [
-            {
-                "name": "local",
-                "cluster": {
-                    "server": settings.api_url,
-                    "certificate-authority": str(settings.pki / "ca.crt"),
-                },
-            }
-        ],
+        "clusters": [{"name": "local", "cluster": cluster}],
         "users": [{"name": user, "user": auth}],
         "contexts": [{"name": user, "context": {"cluster": "local", "user": user}}],
         "current-context": user,

@@ -24,11 +24,15 @@ class ClusterSettings:
     """On a bridge without ports: pods reach it, the network outside does not. The API server's
     own address must not be a loopback one, or the `kubernetes` Service has no endpoint."""
     api_link: str = "vkcp0"
+    node_address: str = "10.213.0.1"
+    """Where the API server finds the node. In a cluster that was joined: this host's own."""
     api_port: int = 6443
     service_cidr: str = "10.96.0.0/16"
     service_api_address: str = "10.96.0.1"
     pod_cidr: str = "10.244.0.0/16"
     registry_port: int = 5010
+    own_control_plane: bool = True
+    """False in a cluster that was joined: a link or kube-proxy on this host is not ours."""
 
     @property
     def pki(self) -> Path:

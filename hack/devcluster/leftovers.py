@@ -12,6 +12,9 @@ from typing import Any
 from hack.devcluster.processes import records
 from hack.devcluster.settings import ClusterSettings
 from vk_provider.agent.hypervisor import instance_name
+from vk_provider.agent.network.settings import NetworkSettings
+
+_BRIDGE = str(NetworkSettings.bridge)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ def look(settings: ClusterSettings) -> list[Finding]:
             _processes,
         ),
         ("network namespaces", "/run/netns/vk-*", _namespaces),
-        ("network interfaces", f"{settings.api_link}, vk*, taps of pods", _links),
+        ("network interfaces", f"vk* (also {settings.api_link}), taps, ports of {_BRIDGE}", _links),
         (
             "mounts",
             f"below {settings.run_directory} and {settings.directory}, /run/netns/vk-*",
@@ -69,6 +72,8 @@ def _namespaces(_: ClusterSettings) -> list[str]:
 def _links(settings: ClusterSettings) -> list[str]:
     links = Path("/sys/class/net")
     ours = {p.name for p in links.iterdir() if p.name.startswith(("vk", "tapvk"))}
+    # CNI's bridge plugin gives pods' host ends names of chance; what they hang on tells them.
+    ours |= {p.name for p in (links / _BRIDGE / "brif").glob("*")}
     return sorted(ours if settings.own_control_plane else ours - {settings.api_link})
 
 

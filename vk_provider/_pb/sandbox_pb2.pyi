@@ -311,9 +311,7 @@ Global___PodMetadata: _TypeAlias = PodMetadata  # noqa: Y015
 
 @_typing.final
 class ContainerDemand(_message.Message):
-    """What the pod's containers ask for: the input of the shape rule.
-    0 means unset.
-    """
+    """What the pod's containers ask for: the input of the shape rule. 0 means unset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -477,9 +475,7 @@ class RunSandboxRequest(_message.Message):
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Images that containers will soon want: those that are on the host are mounted with the start,
-        others are passed over.
-        """
+        """Images that containers will soon want: those on the host are mounted with the start."""
 
     def __init__(
         self,

@@ -158,24 +158,21 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRuntimeConfig(self, request, context):
-        """Tells the agent what the cluster gave the node (the pod CIDRs for the
-        built-in network).
+        """What the cluster gave the node: the pod CIDRs for the built-in network.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RunSandbox(self, request, context):
-        """Starts the VM, joins it to the network and makes the given volumes.
-        Returns when containers can be created.
+        """Starts the VM with its network and volumes; then containers can be created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StopSandbox(self, request, context):
-        """Ends the VM at once (containers that still run are killed) and frees its
-        network. Records and logs stay.
+        """Ends the VM at once, with its containers and network. Records and logs stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,9 +204,8 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopContainer(self, request, context):
-        """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns
-        when the container has exited. A second call with a shorter grace
-        shortens the first.
+        """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns when
+        the container has exited. A second call with a shorter grace shortens the first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

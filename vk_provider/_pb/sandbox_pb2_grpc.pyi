@@ -69,26 +69,19 @@ class SandboxServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SandboxServiceAsyncStub: ...
     GetHostInfo: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetHostInfoRequest, _sandbox_pb2.HostInfo]
     UpdateRuntimeConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateRuntimeConfigRequest, _sandbox_pb2.UpdateRuntimeConfigResponse]
-    """Tells the agent what the cluster gave the node (the pod CIDRs for the
-    built-in network).
-    """
+    """What the cluster gave the node: the pod CIDRs for the built-in network."""
     RunSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.RunSandboxRequest, _sandbox_pb2.SandboxStatus]
-    """Starts the VM, joins it to the network and makes the given volumes.
-    Returns when containers can be created.
-    """
+    """Starts the VM with its network and volumes; then containers can be created."""
     StopSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StopSandboxRequest, _sandbox_pb2.StopSandboxResponse]
-    """Ends the VM at once (containers that still run are killed) and frees its
-    network. Records and logs stay.
-    """
+    """Ends the VM at once, with its containers and network. Records and logs stay."""
     RemoveSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.RemoveSandboxRequest, _sandbox_pb2.RemoveSandboxResponse]
     """Stops it if need be and removes every trace, the logs too."""
     ListSandboxes: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]
     CreateContainer: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CreateContainerRequest, _sandbox_pb2.ContainerStatus]
     StartContainer: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StartContainerRequest, _sandbox_pb2.ContainerStatus]
     StopContainer: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.StopContainerRequest, _sandbox_pb2.ContainerStatus]
-    """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns
-    when the container has exited. A second call with a shorter grace
-    shortens the first.
+    """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns when
+    the container has exited. A second call with a shorter grace shortens the first.
     """
     RemoveContainer: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.RemoveContainerRequest, _sandbox_pb2.RemoveContainerResponse]
     """Removes an exited (or never started) container with its log and record."""
@@ -118,26 +111,19 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHostInfo: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetHostInfoRequest, _sandbox_pb2.HostInfo]  # type: ignore[assignment]
     UpdateRuntimeConfig: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateRuntimeConfigRequest, _sandbox_pb2.UpdateRuntimeConfigResponse]  # type: ignore[assignment]
-    """Tells the agent what the cluster gave the node (the pod CIDRs for the
-    built-in network).
-    """
+    """What the cluster gave the node: the pod CIDRs for the built-in network."""
     RunSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.RunSandboxRequest, _sandbox_pb2.SandboxStatus]  # type: ignore[assignment]
-    """Starts the VM, joins it to the network and makes the given volumes.
-    Returns when containers can be created.
-    """
+    """Starts the VM with its network and volumes; then containers can be created."""
     StopSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StopSandboxRequest, _sandbox_pb2.StopSandboxResponse]  # type: ignore[assignment]
-    """Ends the VM at once (containers that still run are killed) and frees its
-    network. Records and logs stay.
-    """
+    """Ends the VM at once, with its containers and network. Records and logs stay."""
     RemoveSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.RemoveSandboxRequest, _sandbox_pb2.RemoveSandboxResponse]  # type: ignore[assignment]
     """Stops it if need be and removes every trace, the logs too."""
     ListSandboxes: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListSandboxesRequest, _sandbox_pb2.ListSandboxesResponse]  # type: ignore[assignment]
     CreateContainer: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CreateContainerRequest, _sandbox_pb2.ContainerStatus]  # type: ignore[assignment]
     StartContainer: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StartContainerRequest, _sandbox_pb2.ContainerStatus]  # type: ignore[assignment]
     StopContainer: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.StopContainerRequest, _sandbox_pb2.ContainerStatus]  # type: ignore[assignment]
-    """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns
-    when the container has exited. A second call with a shorter grace
-    shortens the first.
+    """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns when
+    the container has exited. A second call with a shorter grace shortens the first.
     """
     RemoveContainer: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.RemoveContainerRequest, _sandbox_pb2.RemoveContainerResponse]  # type: ignore[assignment]
     """Removes an exited (or never started) container with its log and record."""
@@ -176,9 +162,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.UpdateRuntimeConfigRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.UpdateRuntimeConfigResponse, _abc.Awaitable[_sandbox_pb2.UpdateRuntimeConfigResponse]]:
-        """Tells the agent what the cluster gave the node (the pod CIDRs for the
-        built-in network).
-        """
+        """What the cluster gave the node: the pod CIDRs for the built-in network."""
 
     @_abc_1.abstractmethod
     def RunSandbox(
@@ -186,9 +170,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.RunSandboxRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.SandboxStatus, _abc.Awaitable[_sandbox_pb2.SandboxStatus]]:
-        """Starts the VM, joins it to the network and makes the given volumes.
-        Returns when containers can be created.
-        """
+        """Starts the VM with its network and volumes; then containers can be created."""
 
     @_abc_1.abstractmethod
     def StopSandbox(
@@ -196,9 +178,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.StopSandboxRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.StopSandboxResponse, _abc.Awaitable[_sandbox_pb2.StopSandboxResponse]]:
-        """Ends the VM at once (containers that still run are killed) and frees its
-        network. Records and logs stay.
-        """
+        """Ends the VM at once, with its containers and network. Records and logs stay."""
 
     @_abc_1.abstractmethod
     def RemoveSandbox(
@@ -235,9 +215,8 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.StopContainerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ContainerStatus, _abc.Awaitable[_sandbox_pb2.ContainerStatus]]:
-        """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns
-        when the container has exited. A second call with a shorter grace
-        shortens the first.
+        """Sends the stop signal, waits grace_period_s at most, then SIGKILL; returns when
+        the container has exited. A second call with a shorter grace shortens the first.
         """
 
     @_abc_1.abstractmethod

@@ -44,6 +44,7 @@ def up() -> None:
         settings, kubectl = cluster.join(settings, builds, _one_file(given), say)
         _show(kubectl, settings, started)
         return
+    joined.check_one_cluster(settings, None)
     kubectl = cluster.start_control_plane(settings, builds, say)
     cluster.start_registry(settings, builds, say)
     if running(settings, "vk-provider") is None:

@@ -97,6 +97,7 @@ def join(
     certificate. What is returned speaks of that cluster.
     """
     kubectl = Kubectl(builds.control_plane / "kubectl", kubeconfig)
+    joined.check_one_cluster(settings, kubeconfig)
     joined.check_rights(kubectl)
     server = joined.cluster_entry(kubectl)
     address = joined.own_address(server["server"])

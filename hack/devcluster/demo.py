@@ -18,6 +18,8 @@ class Kubectl:
     """kubectl against one cluster; errors end the command with kubectl's own words."""
 
     def __init__(self, binary: Path, kubeconfig: Path) -> None:
+        self.binary = binary
+        self.kubeconfig = kubeconfig
         self.command = [str(binary), f"--kubeconfig={kubeconfig}"]
 
     def run(self, *arguments: str, stdin: str = "", timeout_s: float = 300) -> str:

@@ -26,6 +26,18 @@ _NEEDED = (
 )
 
 
+def check_one_cluster(settings: ClusterSettings, kubeconfig: Path | None) -> None:
+    """Raise SystemExit when hack/up's node is in another cluster already; None: the local one."""
+    if (there := _noted(settings)) is not None:
+        here = f"the cluster of {there.kubeconfig}"
+        same = there.kubeconfig == kubeconfig
+    else:
+        here = "the local cluster"
+        same = kubeconfig is None or not settings.pki.exists()
+    if not same:
+        raise SystemExit(f"hack/up's node is in {here} already; ./hack/down takes it out of it")
+
+
 def check_rights(kubectl: Kubectl) -> None:
     """Raise SystemExit with what the kubeconfig may not do, before anything is made."""
     missing = []
@@ -46,7 +58,7 @@ def check_rights(kubectl: Kubectl) -> None:
 
 def admit(settings: ClusterSettings, kubectl: Kubectl) -> None:
     """Make the bootstrap token and its rights; leave a note for `retire` first."""
-    _note(settings).write_text("\n".join(kubectl.command))
+    _note(settings).write_text(f"{kubectl.binary}\n{kubectl.kubeconfig}")
     kubectl.run("apply", "--server-side", "-f", "-", stdin=bootstrap.manifest(settings))
 
 
@@ -104,8 +116,7 @@ def _note(settings: ClusterSettings) -> Path:
 def _noted(settings: ClusterSettings) -> Kubectl | None:
     if not _note(settings).exists():
         return None
-    binary, option = _note(settings).read_text().splitlines()
-    return Kubectl(Path(binary), Path(option.removeprefix("--kubeconfig=")))
+    return Kubectl(*map(Path, _note(settings).read_text().splitlines()))
 
 
 def _try(kubectl: Kubectl, say: Callable[[str], None], *arguments: str, stdin: str = "") -> None:

@@ -53,6 +53,8 @@ def test_joins_as_a_node_runs_the_demo_and_leaves(cluster: Cluster, host: Cluste
         assert len(set(lines)) == 2
         pods = kubectl.json("get", "pods", "-l", f"app={demo.NAME}", "-n", "default")["items"]
         assert {p["spec"]["nodeName"] for p in pods} == {"vk-joined"}
+        there = {f.what: f.found for f in look(settings)}
+        assert sum(name.startswith("veth") for name in there["network interfaces"]) >= 2
         made = bootstrap.manifest(host)
         assert kubectl.run("get", "-f", "-", "-o", "name", stdin=made)
     finally:

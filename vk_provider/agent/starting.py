@@ -43,7 +43,7 @@ async def start_machine(
             # The plugins take their time while the VM starts.
             attaching = _attach_beside(group, context, sandbox, request, phases)
             await _boot(context, sandbox, seed, tap, phases)
-        _note_machine(sandbox)
+        _note_machine(sandbox, "one of the VMs kept ready; " if spare is not None else "")
         for image in request.images:
             group.create_task(
                 _mount_early(context, sandbox, image), name=f"image {image} into {sandbox.id}"
@@ -74,9 +74,10 @@ async def _boot(context: Context, sandbox: Sandbox, seed: Seed, tap: Tap, phases
     )
 
 
-def _note_machine(sandbox: Sandbox) -> None:
+def _note_machine(sandbox: Sandbox, whence: str) -> None:
+    """Note how the VM started, and whence it comes: a restore is told from a VM that was ready."""
     started, status = sandbox.running_machine(), sandbox.record.status
-    status.start_mode, status.start_reason = started.start_mode, started.start_reason
+    status.start_mode, status.start_reason = started.start_mode, whence + started.start_reason
     status.guest_kernel, status.guest_version = started.guest_kernel, started.guest_version
 
 

@@ -45,6 +45,9 @@ async def test_a_sandbox_of_its_shape_takes_it_and_leaves_no_trace_of_it(world: 
         record = context.sandbox(SANDBOX).record
         assert record.machine_id == spare != SANDBOX
         assert record.vm_cpu_before_ns > 0
+        assert world.guest.configured is not None
+        assert world.guest.configured.machine_id == SANDBOX  # no container sees the guest's file
+        assert record.status.start_reason == "one of the VMs kept ready; cold: a test"
         assert context.store.sandboxes()[0].machine_id == spare
         await until(lambda: len(world.machines.vms) == 2)  # and the next one is made
         await remove_sandbox(context, SANDBOX)
@@ -67,6 +70,7 @@ async def test_another_shape_does_not_fit_and_is_made_for_the_next_pod(world: Wo
     async with with_spare(world) as (context, spare):
         await run_sandbox(context, run_request(size_override="1x2Gi"))
         assert context.sandbox(SANDBOX).record.machine_id == SANDBOX
+        assert context.sandbox(SANDBOX).record.status.start_reason == "cold: a test"
         await until(world.machines.vms[spare].ended.done)
         await until(lambda: len(world.machines.vms) == 3)
         assert world.machines.prepared[-1] == (1, 2048)

@@ -1,4 +1,4 @@
-"""Frees the images' disk of what nobody uses, by the kubelet's thresholds and period."""
+"""Frees the disk of images and templates that nobody uses: images by the kubelet's thresholds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ _PERIOD_S = 300.0  # kubelet: ImageGCPeriod
 
 
 async def collect_images(context: Context) -> None:
-    """Look every five minutes, until cancelled."""
+    """Look every five minutes, until cancelled.
+
+    Templates go first: they are made anew in seconds, an image has to come over the network.
+    """
     while True:
         await context.clock.sleep(_PERIOD_S)
+        await context.machines.prune_templates()
         await collect_once(context)
 
 

@@ -33,6 +33,9 @@ class QemuMachines:
     async def prepare(self, vcpus: int, memory_mib: int) -> bool:
         return await self._hypervisor.prepare(vcpus, memory_mib)
 
+    async def prune_templates(self) -> None:
+        await self._hypervisor.prune_templates()
+
     async def adopt(self, record: str) -> Machine | None:
         if not record:
             return None

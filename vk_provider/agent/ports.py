@@ -125,6 +125,10 @@ class Machines(Protocol):
         """See that VMs of that shape start quickly; False where that is not to be had."""
         ...
 
+    async def prune_templates(self) -> None:
+        """Remove from the disk what VMs start from and nobody uses; never raises kinds of error."""
+        ...
+
     async def adopt(self, record: str) -> Machine | None:
         """Return the VM of that record, None where it has ended."""
         ...

@@ -87,6 +87,7 @@ class FakeMachines:
         self.error: Exception | None = None
         self.leftovers: set[str] = set()
         self.prepared: list[tuple[int, int]] = []
+        self.prunings = 0
         self.connections: list[GuestConnection] = []
 
     async def start(self, order: MachineOrder, on_record: Callable[[str], None]) -> Machine:
@@ -99,6 +100,9 @@ class FakeMachines:
     async def prepare(self, vcpus: int, memory_mib: int) -> bool:
         self.prepared.append((vcpus, memory_mib))
         return True
+
+    async def prune_templates(self) -> None:
+        self.prunings += 1
 
     async def adopt(self, record: str) -> Machine | None:
         vm = self.vms.get(record)

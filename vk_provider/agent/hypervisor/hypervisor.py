@@ -136,6 +136,11 @@ class Hypervisor:
             return False
         return await self._library.made(self._key(vcpus, ram_mib(memory_mib)))
 
+    async def prune_templates(self) -> None:
+        """Remove from the disk what nobody used for long, and what it has no room for."""
+        if self._library is not None:
+            await self._library.prune()
+
     async def adopt(self, record: VmRecord) -> Vm | None:
         """Take over a VM that a former agent started; None when its process is gone.
 

@@ -37,6 +37,7 @@ class TemplateLibrary:
         self._queued: set[str] = set()
         self._worker: asyncio.Task[None] | None = None
         self._made: dict[str, asyncio.Event] = {}
+        self._shelving = asyncio.Lock()
 
     async def open(self) -> None:
         """Clear what a killed agent left, and begin to work."""
@@ -86,6 +87,17 @@ class TemplateLibrary:
             del self._loaded[template.digest]
             template.close()
         await self._remove(template.digest)
+
+    async def prune(self) -> None:
+        """Remove from the disk what nobody used for long, and what it has no room for.
+
+        Those in memory stay in use: that costs the next agent a boot, and nothing else.
+        """
+        async with self._shelving:
+            try:
+                await _to_its_end(self._prune, frozenset())
+            except OSError as exc:
+                _log.warning("unused templates were not removed", error=str(exc))
 
     # -- inner works --
 
@@ -149,29 +161,33 @@ class TemplateLibrary:
         )
         # In use from here on. That it cannot be kept costs the next agent a boot, and nothing else.
         try:
-            await asyncio.to_thread(self._prune, key.digest)
-            await _to_its_end(self._shelf.save, template, self._tsc_khz)
+            async with self._shelving:
+                await asyncio.to_thread(self._make_room, key.digest)
+                await _to_its_end(self._shelf.save, template, self._tsc_khz)
         except (VkError, OSError) as exc:
             _log.warning("a template is not kept on disk", template=key.digest, error=str(exc))
 
-    def _prune(self, digest: str) -> None:
+    def _make_room(self, digest: str) -> None:
         """Make room for a template. Raises Exhausted when there is none to be made."""
+        self._prune(frozenset({digest}))
         minimum = self._settings.template_min_free_bytes
-        victims = choose_victims(
-            self._shelf.entries(),
-            keep=frozenset({digest}),
-            now=time.time(),
-            space_bytes=self._settings.template_space_bytes,
-            missing_bytes=minimum - self._shelf.free_bytes(),
-        )
-        for victim in victims:
-            _log.info("removed a template to make room", template=victim)
-            self._shelf.remove(victim)
         if self._shelf.free_bytes() < minimum:
             raise Exhausted(
                 f"less than {minimum} bytes are free in {self._settings.state_dir}, so no "
                 "template is written"
             )
+
+    def _prune(self, keep: frozenset[str]) -> None:
+        victims = choose_victims(
+            self._shelf.entries(),
+            keep=keep,
+            now=time.time(),
+            space_bytes=self._settings.template_space_bytes,
+            missing_bytes=self._settings.template_min_free_bytes - self._shelf.free_bytes(),
+        )
+        for victim in victims:
+            _log.info("removed a template, long unused or to make room", template=victim)
+            self._shelf.remove(victim)
 
 
 async def _to_its_end(work: Callable[..., None], *args: object) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import cast
 
 import pytest
 
+from tests.unit.agent.test_lifecycle import until
 from vk_provider.agent.hypervisor import HypervisorSettings
 from vk_provider.agent.hypervisor.templates.key import TemplateKey
 from vk_provider.agent.hypervisor.templates.library import TemplateLibrary
@@ -128,3 +131,28 @@ async def test_a_full_disk_costs_only_the_copy_on_it(tmp_path: Path) -> None:
         assert await templates.made(KEY)
         assert (await templates.find(KEY))[0] is not None
     assert not (tmp_path / "templates" / KEY.digest).exists()
+
+
+async def test_what_nobody_used_for_long_goes_though_no_new_one_is_made(tmp_path: Path) -> None:
+    async with library(tmp_path, PlayedMaker()) as templates:
+        assert await templates.made(KEY)
+        used, unused = tmp_path / "templates" / KEY.digest, tmp_path / "templates" / ("0" * 32)
+        await until(used.exists)
+        shutil.copytree(used, unused)
+        long_ago = time.time() - 15 * 24 * 3600
+        os.utime(unused / "manifest.json", (long_ago, long_ago))
+        await templates.prune()
+        assert (used.exists(), unused.exists()) == (True, False)
+
+
+async def test_a_disk_that_fills_later_costs_the_copy_on_it_and_no_restore(tmp_path: Path) -> None:
+    async with library(tmp_path, PlayedMaker()) as templates:
+        assert await templates.made(KEY)
+        await until((tmp_path / "templates" / KEY.digest).exists)
+    maker = PlayedMaker()
+    async with library(tmp_path, maker, min_free_bytes=1 << 60) as templates:
+        assert await templates.made(KEY)  # read from the disk
+        await templates.prune()
+        assert not (tmp_path / "templates" / KEY.digest).exists()
+        assert (await templates.find(KEY))[0] is not None
+    assert maker.made == []

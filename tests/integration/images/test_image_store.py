@@ -9,18 +9,20 @@ import asyncio
 import gzip
 import hashlib
 import io
+import random
 import socket
 import subprocess
 import tarfile
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import pytest
 
+from tests.support.fake_clock import FakeClock
 from vk_provider._pb.sandbox_pb2 import PullImageProgress, RegistryAuth
 from vk_provider.agent.images import ImageSettings, ImageStore
 from vk_provider.common.errors import (
@@ -318,29 +320,80 @@ async def test_a_pull_that_nobody_waits_for_is_given_up(
     assert store.resolve(name) is not None
 
 
-async def test_a_full_disk_is_told_and_harms_nothing(registry: Registry, tmp_path: Path) -> None:
-    directory = tmp_path / "small"
+@contextmanager
+def small_disk(directory: Path, size: str) -> Iterator[Path]:
+    """Mount a file system of that size; unmount it when the store on it is closed."""
     directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", str(directory)]
-    assert await (await asyncio.create_subprocess_exec(*mount)).wait() == 0
-    store = ImageStore(directory, settings(registry, tmp_path))
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)], check=True
+    )
     try:
-        await store.open()
-        with pytest.raises(Exhausted, match=r"no space left|has [0-9]+ left"):
-            await pull(store, f"{registry.open_host}/test/tools:1")
-        await pull(store, f"{registry.open_host}/test/busybox:1")
-        assert len(store.list()) == 1
+        yield directory
     finally:
-        await store.close()
-        unmount = await asyncio.create_subprocess_exec("umount", str(directory))
-        assert await unmount.wait() == 0
+        subprocess.run(["umount", str(directory)], check=True)
 
 
-async def test_unused_images_are_collected(registry: Registry, store: ImageStore) -> None:
+async def test_a_full_disk_is_told_and_harms_nothing(registry: Registry, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "30m") as directory:
+        store = ImageStore(directory, settings(registry, tmp_path))
+        try:
+            await store.open()
+            with pytest.raises(Exhausted, match=r"no space left|has [0-9]+ left"):
+                await pull(store, f"{registry.open_host}/test/tools:1")
+            await pull(store, f"{registry.open_host}/test/busybox:1")
+            assert len(store.list()) == 1
+        finally:
+            await store.close()
+
+
+async def test_images_in_use_and_new_ones_are_not_collected(
+    registry: Registry, store: ImageStore
+) -> None:
     await pull(store, f"{registry.open_host}/test/busybox:1")
     image = store.list()[0]
-    kept = await store.collect(0, 0, {image.image_ref})
-    assert (kept.removed, kept.freed_bytes) == ([], 0)
-    assert kept.wanted_bytes > 0
+    for in_use in ({image.image_ref}, set[str]()):
+        kept = await store.collect(0, 0, in_use)
+        assert (kept.removed, kept.freed_bytes) == ([], 0)
+        assert kept.wanted_bytes > 0
     assert store.list() == [image]
     assert image.disk.exists()
+
+
+async def test_a_disk_above_80_percent_loses_the_longest_unused_images_down_to_75(
+    registry: Registry, tmp_path: Path
+) -> None:
+    clock = FakeClock()
+    with small_disk(tmp_path / "small", "64m") as directory:
+        store = ImageStore(directory, settings(registry, tmp_path), clock=clock)
+        try:
+            await store.open()
+            for number in range(4):  # of 3 % of the disk each, so that two must go
+                layer = tar(file("data", random.Random(number).randbytes(2 << 20)))
+                registry.put_image(f"test/old-{number}", [layer])
+                await pull(store, f"{registry.open_host}/test/old-{number}:1")
+            refs = [found(store, f"{registry.open_host}/test/old-{n}:1") for n in range(4)]
+            for number in (2, 0, 3, 1):
+                await clock.advance(300)
+                store.mark_used(refs[number])
+            assert await collected(store, {refs[2]}) == []  # there is room
+            usage = store.usage()
+            ballast = usage.available_bytes - usage.capacity_bytes * 19 // 100
+            (directory / "ballast").write_bytes(bytes(ballast))
+            assert await collected(store, {refs[2]}) == [refs[0], refs[3]]
+            assert {image.image_ref for image in store.list()} == {refs[1], refs[2]}
+            usage = store.usage()
+            assert 0.72 < 1 - usage.available_bytes / usage.capacity_bytes <= 0.75
+            assert await collected(store, set()) == []
+        finally:
+            await store.close()
+
+
+def found(store: ImageStore, name: str) -> str:
+    image = store.resolve(name)
+    assert image is not None
+    return image.image_ref
+
+
+async def collected(store: ImageStore, in_use: set[str]) -> list[str]:
+    """Have the store collect as the agent has it; return what was removed."""
+    return (await store.collect(in_use=in_use)).removed

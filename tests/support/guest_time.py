@@ -11,8 +11,8 @@ from contextlib import aclosing
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.runtime.api import Runtime
 
-_NARROW_NS = 40_000_000
-_TRIES = 100
+_NARROW_NS = 20_000_000
+_TRIES = 500
 _TIME = re.compile(rb"time\.tv_sec:\s+(\d+)\s+time\.tv_usec:\s+(\d+)")
 
 
@@ -21,7 +21,8 @@ async def clock_bounds(runtime: Runtime, container_id: str) -> tuple[float, floa
 
     The image must hold busybox. A shell in the container says the time each time a line comes
     from here, so both ends of what the guest says are known by the host's clock. What several
-    answers say together is true; it is asked until that is exact to 40 ms.
+    answers say together is true; it is asked until that is exact to 20 ms. Fails when it never is:
+    an answer that says little would let a wrong clock pass for a right one.
     """
     least, most = float("-inf"), float("inf")
     async with aclosing(_times(runtime, container_id)) as times:
@@ -29,7 +30,9 @@ async def clock_bounds(runtime: Runtime, container_id: str) -> tuple[float, floa
             least, most = max(least, guest - after), min(most, guest - before)
             if most - least <= _NARROW_NS:
                 return least / 1e9, most / 1e9
-    return least / 1e9, most / 1e9
+    raise AssertionError(
+        f"the clock is {least / 1e9} to {most / 1e9} s ahead; {_TRIES} answers tell no more"
+    )
 
 
 async def _times(runtime: Runtime, container_id: str) -> AsyncGenerator[tuple[int, int, int], None]:

@@ -26,13 +26,14 @@ _TURN_S = 0.05
 class RealAgent:
     """`vk-provider agent` in directories of its own; it may be killed and started again."""
 
-    def __init__(self, directory: Path, run_dir: Path, registry: str) -> None:
+    def __init__(self, directory: Path, run_dir: Path, registry: str, spare_vms: int) -> None:
         self.state_dir = directory / "state"
         self.log_dir = directory / "pods"
         self.output = directory / "agent.log"
         self.run_dir = run_dir
         self.socket = run_dir / "agent.sock"
         self.registry = registry
+        self._spare_vms = spare_vms
         self._registries_conf = directory / "registries.conf"
         self._registries_conf.write_text(
             f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n'
@@ -84,18 +85,21 @@ class RealAgent:
             f"--agent-socket={self.socket}", f"--log-dir={self.log_dir}",
             f"--guest-image={os.environ['VK_GUEST_IMAGE']}",
             f"--registries-conf={self._registries_conf}", "--pod-cidr=10.89.0.0/24",
-            "--spare-vms=0",  # so that tests can count pods' VMs (tests/e2e/test_spares.py)
+            f"--spare-vms={self._spare_vms}",
         ]  # fmt: skip
 
 
 @contextmanager
-def real_agent(directory: Path) -> Iterator[RealAgent]:
-    """Yield a started agent; at the end nothing of it is left, or the test fails."""
+def real_agent(directory: Path, spare_vms: int = 0) -> Iterator[RealAgent]:
+    """Yield a started agent; at the end nothing of it is left, or the test fails.
+
+    It keeps no VMs ready unless told so, that tests can count pods' VMs.
+    """
     # A short path on a tmpfs: sockets have short names, and secrets are here.
     run_dir = Path(tempfile.mkdtemp(prefix="vkt", dir="/run"))
     try:
         with _registry(directory) as registry:
-            agent = RealAgent(directory, run_dir, registry)
+            agent = RealAgent(directory, run_dir, registry, spare_vms)
             try:
                 agent.start()
                 yield agent

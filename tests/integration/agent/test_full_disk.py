@@ -165,8 +165,8 @@ async def test_while_logs_and_disks_are_written(bed: Bed) -> None:
         assert result.code == 0
         await bed.until_said("set a guest's clock", writer.sandbox_id)
         least, most = await clock_bounds(client, writes)
-        assert least < 0.05
-        assert most > -0.05
+        assert least >= -0.05
+        assert most <= 0.05
         await client.stop_container(talks, 0)
         numbers = [int(line) for line in (await talker.logs()).splitlines()]
         assert numbers == list(range(len(numbers)))

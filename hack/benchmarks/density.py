@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -12,36 +13,75 @@ from hack.benchmarks.bed import Bed, say, test_bed
 from hack.benchmarks.floor import BareVms
 from hack.devcluster.leftovers import look
 from hack.devcluster.processes import running
+from vk_provider.agent.hypervisor import instance_name
 
 Figures = dict[str, float | int | str | None]
 
 _WINDOW_S = 30
 
 
+# A VM that is kept ready has one of each; the names of the others are a pod's alone.
+_OF_EACH_VM = (
+    "VMs",
+    "network namespaces",
+    "mounts",
+    "cgroups",
+    "attachments",
+    "state folders",
+    "run folders",
+)
+
+
 @dataclass(frozen=True)
 class _Host:
-    """What the host holds of ours, to be the same before and after."""
+    """What the host holds of ours, by kind, to be the same before and after."""
 
-    qemus: int
-    namespaces: int
-    interfaces: int
-    mounts: int
+    spares: int
+    names: dict[str, set[str]]
 
     @staticmethod
     def now(bed: Bed) -> _Host:
-        found = {f.what: len(f.found) for f in look(bed.settings)}
-        return _Host(
-            len(_qemus()),
-            found["network namespaces"],
-            found["network interfaces"],
-            found["mounts"],
-        )
+        """Wait until the agent makes no more VMs ready, then look."""
+        spares = bed.wait_spares()
+        found = {f.what: set(f.found) for f in look(bed.settings)}
+        looked_at = ("network namespaces", "mounts", "nftables tables")
+        state, run = bed.settings.directory / "agent", bed.settings.run_directory / "agent"
+        groups = Path("/sys/fs/cgroup")
+        mine = f"vk-provider/{instance_name(state / 'hypervisor')}/*/"
+        leases = (path.name for path in (state / "network" / "ipam").glob("*/*"))
+        names = {
+            "VMs": {str(process.pid) for process in _qemus()},
+            **{what: found[what] for what in looked_at},
+            "network interfaces": _inside(Path("/sys/class/net")),  # veths have no name of ours
+            "cgroups": {p.name for p in [*groups.glob(mine), *groups.glob(f"*/{mine}")]},
+            "leases": {name for name in leases if name[0].isdigit()},
+            "attachments": _inside(state / "network" / "attachments"),
+            "state folders": _inside(state / "sandboxes"),
+            "run folders": _inside(run / "sandboxes"),
+        }
+        return _Host(spares, names)
+
+    def more_than(self, before: _Host) -> dict[str, int]:
+        """Return what there is more of, but for what VMs that are kept ready have.
+
+        Each kind for itself: less of one makes good for no other.
+        """
+        more = {}
+        for what, names in self.names.items():
+            count = len(names) - len(before.names[what])
+            if what in _OF_EACH_VM:
+                count -= self.spares - before.spares
+            more[what] = max(0, count)
+        return more
+
+
+def _inside(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def density(pods: int) -> Figures:
     """Measure `pods` idle pods that are Ready together, usage sampling on."""
     with test_bed() as bed:
-        spares = bed.wait_spares()
         before = _Host.now(bed)
         bare = asyncio.run(_bare_cpu_pct(bed))
         idle = _cpu_pct(bed)
@@ -60,11 +100,10 @@ def density(pods: int) -> Figures:
         private = [_private_mib(p) for p in guests]
         translation = [_translation_mib(p) for p in guests]
         bed.delete(names, timeout_s=600)
-        bed.wait_spares()
-        after = _Host.now(bed)
+        leaked = _Host.now(bed).more_than(before)
         return {
             "n": pods,
-            "vms_kept_ready": spares,
+            "vms_kept_ready": before.spares,
             "all_ready_s": ready,
             "cpu_pct_per_pod": sum(each.values()),
             **{f"cpu_pct_per_pod_{part}": pct for part, pct in each.items()},
@@ -72,7 +111,8 @@ def density(pods: int) -> Figures:
             "above_bare_pct": sum(each.values()) - bare,
             "private_mib_per_pod": sum(private) / len(private),
             "translation_cache_mib_per_pod": sum(translation) / len(translation),
-            "leaked": sum(vars(after).values()) - sum(vars(before).values()),
+            "leaked": sum(leaked.values()),
+            "leaked_what": ", ".join(f"{n} {what}" for what, n in leaked.items() if n) or None,
         }
 
 

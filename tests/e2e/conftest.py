@@ -137,11 +137,14 @@ def cluster(settings: ClusterSettings) -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[Namespace]:
     name = f"test-{next(_numbers)}"
-    cluster.kubectl.run("create", "namespace", name)
     made = Namespace(cluster, name)
-    # The namespace's own controller makes the default account a moment later.
-    made.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
-    made.kubectl("wait", "--for=create", "configmap/kube-root-ca.crt", "--timeout=30s")
+    try:
+        cluster.kubectl.run("create", "namespace", name)
+        # The controllers make these a moment later; half a minute after an API server's return.
+        made.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=110s")
+        made.kubectl("wait", "--for=create", "configmap/kube-root-ca.crt", "--timeout=110s")
+    except SystemExit as error:  # which would end pytest's own set-up, and every test to come
+        pytest.fail(str(error))
     yield made
     # What ran is waited for; the rest is the namespace controller's, which begins seconds later.
     kinds = "deployments,daemonsets,jobs,pods"

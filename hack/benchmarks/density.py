@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from hack.benchmarks.bed import Bed, say, test_bed
 from hack.benchmarks.floor import BareVms
-from hack.devcluster.leftovers import look
 from hack.devcluster.processes import running
-from vk_provider.agent.hypervisor import instance_name
+from hack.devcluster.remains import remains
 
 Figures = dict[str, float | int | str | None]
 
@@ -22,13 +20,13 @@ _WINDOW_S = 30
 
 # A VM that is kept ready has one of each; the names of the others are a pod's alone.
 _OF_EACH_VM = (
-    "VMs",
+    "processes",
     "network namespaces",
     "mounts",
     "cgroups",
     "attachments",
-    "state folders",
-    "run folders",
+    "sandboxes on disk",
+    "sandboxes' sockets",
 )
 
 
@@ -37,29 +35,12 @@ class _Host:
     """What the host holds of ours, by kind, to be the same before and after."""
 
     spares: int
-    names: dict[str, set[str]]
+    names: dict[str, list[str]]
 
     @staticmethod
     def now(bed: Bed) -> _Host:
         """Wait until the agent makes no more VMs ready, then look."""
-        spares = bed.wait_spares()
-        found = {f.what: set(f.found) for f in look(bed.settings)}
-        looked_at = ("network namespaces", "mounts", "nftables tables")
-        state, run = bed.settings.directory / "agent", bed.settings.run_directory / "agent"
-        groups = Path("/sys/fs/cgroup")
-        mine = f"vk-provider/{instance_name(state / 'hypervisor')}/*/"
-        leases = (path.name for path in (state / "network" / "ipam").glob("*/*"))
-        names = {
-            "VMs": {str(process.pid) for process in _qemus()},
-            **{what: found[what] for what in looked_at},
-            "network interfaces": _inside(Path("/sys/class/net")),  # veths have no name of ours
-            "cgroups": {p.name for p in [*groups.glob(mine), *groups.glob(f"*/{mine}")]},
-            "leases": {name for name in leases if name[0].isdigit()},
-            "attachments": _inside(state / "network" / "attachments"),
-            "state folders": _inside(state / "sandboxes"),
-            "run folders": _inside(run / "sandboxes"),
-        }
-        return _Host(spares, names)
+        return _Host(bed.wait_spares(), remains(bed.settings))
 
     def more_than(self, before: _Host) -> dict[str, int]:
         """Return what there is more of, but for what VMs that are kept ready have.
@@ -73,10 +54,6 @@ class _Host:
                 count -= self.spares - before.spares
             more[what] = max(0, count)
         return more
-
-
-def _inside(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def density(pods: int) -> Figures:

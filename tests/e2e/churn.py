@@ -17,9 +17,9 @@ from functools import partial
 
 from hack.devcluster.leftovers import look
 from hack.devcluster.processes import records, running
+from hack.devcluster.remains import differences, remains
 from tests.e2e.conftest import Cluster, Namespace
 from tests.e2e.counters import counted, start_counter
-from tests.e2e.remains import differences, remains
 from tests.support.waiting import listens, until
 
 COUNTERS = 2

@@ -23,7 +23,6 @@ def resource_metrics(snapshot: pb.UsageSnapshot | None) -> Iterator[Metric]:
         yield from _node(snapshot)
         yield from _containers(snapshot)
         yield from _pods(snapshot)
-        yield from _machines(snapshot)
     help_text = "1 if there was an error while getting container metrics, 0 otherwise"
     yield GaugeMetricFamily("resource_scrape_error", help_text, value=error)
     yield GaugeMetricFamily("scrape_error", help_text, value=error)
@@ -80,22 +79,12 @@ def _pods(snapshot: pb.UsageSnapshot) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "pod_memory_working_set_bytes", "Current working set of the pod in bytes", labels=_POD
     )
-    for sandbox in snapshot.sandboxes:
-        at = sandbox.time_ns / 1e9
-        labels = [sandbox.pod.name, sandbox.pod.namespace]
-        counters = sandbox.pod_counters
-        cpu.add_metric(labels, counters.cpu_ns / 1e9, timestamp=at)
-        memory.add_metric(labels, counters.memory_working_set_bytes, timestamp=at)
-    yield from (cpu, memory)
-
-
-def _machines(snapshot: pb.UsageSnapshot) -> Iterator[Metric]:
-    cpu = CounterMetricFamily(
+    vm_cpu = CounterMetricFamily(
         "vk_provider_vm_cpu_usage_seconds_total",
         "Cumulative cpu time of the pod's microVM on the host in core-seconds, the pod's included",
         labels=_POD,
     )
-    memory = GaugeMetricFamily(
+    vm_memory = GaugeMetricFamily(
         "vk_provider_vm_memory_private_bytes",
         "Memory of the host that the pod's microVM shares with no other in bytes",
         labels=_POD,
@@ -103,6 +92,9 @@ def _machines(snapshot: pb.UsageSnapshot) -> Iterator[Metric]:
     for sandbox in snapshot.sandboxes:
         at = sandbox.time_ns / 1e9
         labels = [sandbox.pod.name, sandbox.pod.namespace]
-        cpu.add_metric(labels, sandbox.vm_cpu_ns / 1e9, timestamp=at)
-        memory.add_metric(labels, sandbox.vm_memory_bytes, timestamp=at)
-    yield from (cpu, memory)
+        counters = sandbox.pod_counters
+        cpu.add_metric(labels, counters.cpu_ns / 1e9, timestamp=at)
+        memory.add_metric(labels, counters.memory_working_set_bytes, timestamp=at)
+        vm_cpu.add_metric(labels, sandbox.vm_cpu_ns / 1e9, timestamp=at)
+        vm_memory.add_metric(labels, sandbox.vm_memory_bytes, timestamp=at)
+    yield from (cpu, memory, vm_cpu, vm_memory)

@@ -17,13 +17,15 @@ _KINDS = ("network namespaces", "mounts", "nftables tables")
 def remains(settings: ClusterSettings) -> dict[str, list[str]]:
     """Return the names of what is there now, of each kind.
 
-    The tests run in namespaces of their own, where every process and interface is this run's.
+    For tests and benchmarks, which run in namespaces of their own: there every process and
+    interface is this run's (veths have no name of ours).
     """
     agent = settings.directory / "agent"
     found = {finding.what: finding.found for finding in look(settings) if finding.what in _KINDS}
-    found["processes"] = sorted(p.name() for p in psutil.process_iter() if p.name() != "kubectl")
+    processes = (process.info["name"] for process in psutil.process_iter(["name"]))
+    found["processes"] = sorted(name for name in processes if name != "kubectl")
     found["interfaces"] = _names(Path("/sys/class/net").iterdir())
-    found["cgroups"] = _names(_cgroups(settings))
+    found["cgroups"] = sorted(set(_names(_cgroups(settings))))  # one for each controller, in v1
     for what, folder in (
         ("sandboxes on disk", agent / "sandboxes"),
         ("sandboxes' sockets", settings.run_directory / "agent" / "sandboxes"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,21 @@ def no_room(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@contextmanager
+def little_room(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
+    """Have no more than that fit into a folder; yields what gives it another size."""
+    options = ["-t", "tmpfs", "-o", f"mode=0755,size={size}", "tmpfs"]
+    subprocess.run(["mount", *options, str(folder)], check=True)
+
+    def resize(size: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+    try:
+        yield resize
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def test_pods_wait_for_room_and_say_so(cluster: Cluster, namespace: Namespace) -> None:
     agent = cluster.settings.directory / "agent"
     namespace.pod("before", "exec sleep 100000")
@@ -53,6 +68,33 @@ def test_pods_wait_for_room_and_say_so(cluster: Cluster, namespace: Namespace) -
     namespace.wait("pod/large", "condition=Ready")
     for pod in ("before", "late", "large"):
         assert status(namespace, pod)["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_logs_and_disks_wait_for_room_and_say_so(cluster: Cluster, namespace: Namespace) -> None:
+    count = "i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done; exec sleep 100000"
+    with little_room(cluster.settings.log_directory, "64k") as make_room:
+        namespace.pod("talker", count)
+        until(
+            lambda: (
+                "LogWriteFailed: The output of container main waits" in said(namespace, "talker")
+            )
+        )
+        assert "No space left on device" in said(namespace, "talker")
+        make_room("64m")
+        until(lambda: "LogWriteResumed" in said(namespace, "talker"))
+        numbers = [str(number) for number in range(20000)]
+        until(lambda: namespace.logs("talker").splitlines() == numbers)
+        namespace.kubectl("delete", "pod", "talker")
+
+    write = "dd if=/dev/zero of=/big bs=1M count=100; sync; echo written; exec sleep 100000"
+    with little_room(cluster.settings.directory / "agent" / "sandboxes", "64m") as make_room:
+        namespace.pod("writer", write)
+        until(lambda: "VMPaused: The pod's VM stands still" in said(namespace, "writer"))
+        make_room("256m")
+        until(lambda: "VMResumed" in said(namespace, "writer"))
+        until(lambda: "written" in namespace.logs("writer"))
+        assert status(namespace, "writer")["containerStatuses"][0]["restartCount"] == 0
+        namespace.kubectl("delete", "pod", "writer")
 
 
 def not_here(cluster: Cluster, image: str) -> bool:

@@ -605,6 +605,7 @@ class SandboxStatus(_message.Message):
     GUEST_KERNEL_FIELD_NUMBER: _builtins.int
     GUEST_VERSION_FIELD_NUMBER: _builtins.int
     MACHINE_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     sandbox_id: _builtins.str
     attempt: _builtins.int
     state: Global___SandboxState.ValueType
@@ -621,6 +622,8 @@ class SandboxStatus(_message.Message):
     guest_version: _builtins.str
     machine_id: _builtins.str
     """Names the VM on the host: its QEMU process, control group, namespace (vk-ID) and folders."""
+    held: _builtins.str
+    """Why the VM stands still: the host's disk has no room for what it writes. Empty: it runs."""
     @_builtins.property
     def pod(self) -> Global___PodMetadata: ...
     @_builtins.property
@@ -654,10 +657,11 @@ class SandboxStatus(_message.Message):
         guest_kernel: _builtins.str = ...,
         guest_version: _builtins.str = ...,
         machine_id: _builtins.str = ...,
+        held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pod", b"pod", "shape", b"shape"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "containers", b"containers", "created_at_ns", b"created_at_ns", "ended_at_ns", b"ended_at_ns", "guest_kernel", b"guest_kernel", "guest_version", b"guest_version", "ips", b"ips", "machine_id", b"machine_id", "message", b"message", "phases", b"phases", "pod", b"pod", "reason", b"reason", "sandbox_id", b"sandbox_id", "shape", b"shape", "start_mode", b"start_mode", "start_reason", b"start_reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "containers", b"containers", "created_at_ns", b"created_at_ns", "ended_at_ns", b"ended_at_ns", "guest_kernel", b"guest_kernel", "guest_version", b"guest_version", "held", b"held", "ips", b"ips", "machine_id", b"machine_id", "message", b"message", "phases", b"phases", "pod", b"pod", "reason", b"reason", "sandbox_id", b"sandbox_id", "shape", b"shape", "start_mode", b"start_mode", "start_reason", b"start_reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1399,6 +1403,7 @@ class ContainerStatus(_message.Message):
     RUN_AS_USER_FIELD_NUMBER: _builtins.int
     RUN_AS_GROUP_FIELD_NUMBER: _builtins.int
     SUPPLEMENTAL_GROUPS_FIELD_NUMBER: _builtins.int
+    LOG_HELD_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     sandbox_id: _builtins.str
     name: _builtins.str
@@ -1421,6 +1426,8 @@ class ContainerStatus(_message.Message):
     """the file's content, 4096 bytes at most"""
     run_as_user: _builtins.int
     run_as_group: _builtins.int
+    log_held: _builtins.str
+    """Why its output waits in the VM: its log cannot be written. Empty: it does not wait."""
     @_builtins.property
     def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -1453,10 +1460,11 @@ class ContainerStatus(_message.Message):
         run_as_user: _builtins.int = ...,
         run_as_group: _builtins.int = ...,
         supplemental_groups: _abc.Iterable[_builtins.int] | None = ...,
+        log_held: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "container_id", b"container_id", "created_at_ns", b"created_at_ns", "exit_code", b"exit_code", "finished_at_ns", b"finished_at_ns", "image", b"image", "image_digest", b"image_digest", "image_ref", b"image_ref", "message", b"message", "name", b"name", "reason", b"reason", "resources", b"resources", "run_as_group", b"run_as_group", "run_as_user", b"run_as_user", "sandbox_id", b"sandbox_id", "signal", b"signal", "started_at_ns", b"started_at_ns", "state", b"state", "supplemental_groups", b"supplemental_groups", "termination_message", b"termination_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "attempt", b"attempt", "container_id", b"container_id", "created_at_ns", b"created_at_ns", "exit_code", b"exit_code", "finished_at_ns", b"finished_at_ns", "image", b"image", "image_digest", b"image_digest", "image_ref", b"image_ref", "log_held", b"log_held", "message", b"message", "name", b"name", "reason", b"reason", "resources", b"resources", "run_as_group", b"run_as_group", "run_as_user", b"run_as_user", "sandbox_id", b"sandbox_id", "signal", b"signal", "started_at_ns", b"started_at_ns", "state", b"state", "supplemental_groups", b"supplemental_groups", "termination_message", b"termination_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1688,9 +1696,9 @@ class Event(_message.Message):
         KIND_UNSPECIFIED: Event._Kind.ValueType  # 0
         RESYNC: Event._Kind.ValueType  # 1
         SANDBOX_CHANGED: Event._Kind.ValueType  # 2
-        """its state changed"""
+        """its state changed, or `held`"""
         CONTAINER_CHANGED: Event._Kind.ValueType  # 3
-        """its state changed: created, started, exited (its log complete), removed"""
+        """its state changed: created, started, exited (its log complete), removed; or `log_held`"""
         HOST_CHANGED: Event._Kind.ValueType  # 4
         """ask GetHostInfo"""
 
@@ -1698,9 +1706,9 @@ class Event(_message.Message):
     KIND_UNSPECIFIED: Event.Kind.ValueType  # 0
     RESYNC: Event.Kind.ValueType  # 1
     SANDBOX_CHANGED: Event.Kind.ValueType  # 2
-    """its state changed"""
+    """its state changed, or `held`"""
     CONTAINER_CHANGED: Event.Kind.ValueType  # 3
-    """its state changed: created, started, exited (its log complete), removed"""
+    """its state changed: created, started, exited (its log complete), removed; or `log_held`"""
     HOST_CHANGED: Event.Kind.ValueType  # 4
     """ask GetHostInfo"""
 

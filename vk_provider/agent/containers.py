@@ -61,7 +61,7 @@ async def create_container(
     async with container.lock:
         if not container.record.made and not container.record.exited:
             await _make(context, container, config)
-    return container.record.status
+    return container.status()
 
 
 async def start_container(context: Context, container_id: str) -> pb.ContainerStatus:
@@ -70,7 +70,7 @@ async def start_container(context: Context, container_id: str) -> pb.ContainerSt
     async with container.lock:
         status = container.record.status
         if status.state != pb.CONTAINER_CREATED:
-            return status
+            return container.status()
         if not container.record.made:
             raise FailedPrecondition(f"container {container_id} was not created in full")
         control = container.sandbox.guest().control
@@ -87,7 +87,7 @@ async def start_container(context: Context, container_id: str) -> pb.ContainerSt
             mark_started(context, container, answer.started_at_ns)
         if context.spares is not None:
             context.spares.start_ends(container.sandbox.id)
-        return status
+        return container.status()
 
 
 async def stop_container(
@@ -100,7 +100,7 @@ async def stop_container(
     container = context.container(container_id)
     record = container.record
     if record.exited:
-        return record.status
+        return container.status()
     if record.status.state == pb.CONTAINER_CREATED:
         raise FailedPrecondition(f"container {container_id} was never started; remove it")
     number = signal_number(signal or record.stop_signal)
@@ -117,7 +117,7 @@ async def stop_container(
             _log.warning("a container was not signalled", container=container_id, why=str(exc))
     if not await _exits_in_time(context, container):
         await _kill(context, container)
-    return record.status
+    return container.status()
 
 
 async def remove_container(context: Context, container_id: str) -> None:
@@ -166,7 +166,7 @@ async def update_resources(
     status.resources.CopyFrom(_read_back(resources, answer.resources_json))
     context.save_container(container)
     context.container_changed(container)
-    return status
+    return container.status()
 
 
 def signal_number(name: str) -> int:

@@ -55,7 +55,14 @@ def begin_output(context: Context, container: Container) -> None:
         container.log_path, settings.log_max_bytes, settings.log_max_files, feed=container.feed
     )
     bulk = sandbox.machine.guest.bulk
-    container.pump = OutputPump(container.id, bulk, writer, context.clock, lambda: sandbox.vm_ended)
+    container.pump = OutputPump(
+        container.id,
+        bulk,
+        writer,
+        context.clock,
+        vm_ended=lambda: sandbox.vm_ended,
+        on_held=lambda: context.container_changed(container),
+    )
     task = sandbox.group.create_task(container.pump.run(), name=f"output of {container.id}")
     container.pump_task = task
     sandbox.pumps.add(task)
@@ -67,6 +74,7 @@ async def _live(context: Context, sandbox: Sandbox, machine: Machine) -> None:
         async with together() as group:
             sandbox.group = group
             group.create_task(_watch_vm(sandbox, machine), name=f"end of VM {sandbox.id}")
+            group.create_task(_watch_held(context, sandbox, machine), name=f"holds {sandbox.id}")
             group.create_task(
                 _follow_events(context, sandbox, machine), name=f"events {sandbox.id}"
             )
@@ -103,6 +111,15 @@ async def _watch_vm(sandbox: Sandbox, machine: Machine) -> None:
     if pumps:
         await asyncio.wait(pumps, timeout=_DRAIN_S)
     raise _VmEndedError(vm_exit)
+
+
+async def _watch_held(context: Context, sandbox: Sandbox, machine: Machine) -> None:
+    """Tell the node when the VM stands still for want of room on the disk, and when it goes on."""
+    held = False
+    while True:
+        held = not held
+        await machine.vm.until_held(held)
+        context.sandbox_changed(sandbox)
 
 
 async def _follow_events(context: Context, sandbox: Sandbox, machine: Machine) -> None:

@@ -46,12 +46,16 @@ class OutputPump:
         writer: LogWriter,
         clock: Clock,
         vm_ended: Callable[[], bool],
+        on_held: Callable[[], None],
     ) -> None:
         self._container_id = container_id
         self._stub = stub
         self._writer = writer
         self._clock = clock
         self._vm_ended = vm_ended
+        self._on_held = on_held
+        self.held = ""
+        """Why the output waits in the VM: its log cannot be written. `on_held` is for changes."""
         self.complete = asyncio.Event()
         """Set when the last record is in the log."""
         self.progress = 0
@@ -85,8 +89,10 @@ class OutputPump:
                         path=str(self._writer.path),
                         error=str(exc),
                     )
+                    self._hold(exc.strerror or str(exc))
                     await self._clock.sleep(_DISK_RETRY_S)
         finally:
+            self._hold("")
             self._writer.close()
 
     async def _run_once(self) -> None:
@@ -165,6 +171,7 @@ class OutputPump:
                 cookie = await asyncio.to_thread(self._writer.append, batch)
             else:
                 cookie = self._writer.append(batch)
+            self._hold("")
             self.progress += 1
             last = batch[-1]
             await call.write(
@@ -177,6 +184,11 @@ class OutputPump:
                 self.complete.set()
                 await call.done_writing()
                 return
+
+    def _hold(self, why: str) -> None:
+        if why != self.held:
+            self.held = why
+            self._on_held()
 
     async def _raise_status(self, call: Any) -> None:
         code = await call.code()

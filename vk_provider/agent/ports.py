@@ -45,6 +45,10 @@ class Vm(Protocol):
         """Whether it stands still, because the host's disk has no room for what it writes."""
         ...
 
+    async def until_held(self, held: bool) -> None:
+        """Wait until it stands still so, or (False) until it goes on."""
+        ...
+
     @property
     def gone(self) -> bool:
         """Whether it has ended."""

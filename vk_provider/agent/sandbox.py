@@ -46,6 +46,13 @@ class Container:
     def log_path(self) -> Path:
         return Path(self.record.log_path)
 
+    def status(self) -> pb.ContainerStatus:
+        """Return a copy of the whole status."""
+        status = pb.ContainerStatus()
+        status.CopyFrom(self.record.status)
+        status.log_held = self.pump.held if self.pump is not None else ""
+        return status
+
 
 @dataclass(eq=False)
 class Sandbox:
@@ -112,5 +119,7 @@ class Sandbox:
         status = pb.SandboxStatus()
         status.CopyFrom(self.record.status)
         status.machine_id = self.record.machine_id
-        status.containers.extend(c.record.status for c in self.containers.values())
+        if self.machine is not None and self.machine.vm.held:
+            status.held = "the host's disk has no room for what it writes"
+        status.containers.extend(c.status() for c in self.containers.values())
         return status

@@ -8,6 +8,7 @@ from typing import Any
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.pods.actions import ProbeResults
+from vk_provider.pods.holds import tell_holds
 from vk_provider.pods.pod_state import PodState
 from vk_provider.pods.podspec import Pod, all_containers, uid_of
 from vk_provider.pods.probes.model import ProbeKind, ProbeResult
@@ -63,6 +64,7 @@ class PodContext:
 
     def observe(self, state: PodState) -> None:
         """Take a listing of the runtime."""
+        tell_holds(self.services.recorder, self.pod, self.state, state)
         self.state = state
         self.sandbox_ids.update(s.sandbox_id for s in state.sandboxes)
         known = {run.container_id for run in state.containers}

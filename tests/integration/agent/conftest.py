@@ -80,6 +80,9 @@ class Pod:
                 await anext(events)
                 listed = await self.client.list_sandboxes(self.sandbox_id)
 
+    async def status(self) -> pb.SandboxStatus:
+        return (await self.client.list_sandboxes(self.sandbox_id)).sandboxes[0]
+
     async def logs(self, name: str = "main", **fields: Any) -> str:
         request = pb.ReadLogsRequest(container_id=self.container_id(name), **fields)
         return b"".join([data async for data in self.client.read_logs(request)]).decode()

@@ -146,6 +146,9 @@ async def test_while_logs_and_disks_are_written(bed: Bed) -> None:
         await bed.until_said("a container's log cannot be written", "No space left on device")
         await bed.until_said("a VM waits, since the host's disk takes no more writes")
         assert "DiskPressure" in await pressures(client)
+        # As the node is told, for the pods' events.
+        assert "No space left" in (await talker.status()).containers[0].log_held
+        assert "no room" in (await writer.status()).held
         with pytest.raises(Exhausted, match=NO_ROOM):
             await late.run()
         # The talker is not held: it can be asked, and its log read.
@@ -167,6 +170,8 @@ async def test_while_logs_and_disks_are_written(bed: Bed) -> None:
         least, most = await clock_bounds(client, writes)
         assert least >= -0.05
         assert most <= 0.05
+        assert (await writer.status()).held == ""
+        assert (await talker.status()).containers[0].log_held == ""
         await client.stop_container(talks, 0)
         numbers = [int(line) for line in (await talker.logs()).splitlines()]
         assert numbers == list(range(len(numbers)))

@@ -45,6 +45,7 @@ class FakeUsage:
 class FakeVm:
     def __init__(self) -> None:
         self.held = False
+        self.hold_changed = asyncio.Event()
         self.yields = False
         self.used = FakeUsage()
         self.disks: dict[int, Path] = {}
@@ -54,6 +55,11 @@ class FakeVm:
     @property
     def gone(self) -> bool:
         return self.ended.done()
+
+    async def until_held(self, held: bool) -> None:
+        while self.held is not held:
+            await self.hold_changed.wait()
+            self.hold_changed.clear()
 
     def yield_cpu(self) -> None:
         self.yields = True

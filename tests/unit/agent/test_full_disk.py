@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from tests.unit.agent.agent_world import CONTAINER, SANDBOX, World, create_request, run_request
-from tests.unit.agent.test_lifecycle import exited, running
+from tests.unit.agent.test_lifecycle import exited, running, until
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider._pb.guest_pb2 import OutputRecord
 from vk_provider.agent.containers import create_container
 from vk_provider.agent.context import Context
+from vk_provider.agent.logs import LogWriter
 from vk_provider.agent.sandboxes import remove_sandbox, run_sandbox, stop_sandbox
 from vk_provider.common.errors import Exhausted
 
@@ -62,3 +67,46 @@ async def test_a_sandbox_can_be_stopped_and_removed(world: World) -> None:
         give_room(context)
         await remove_sandbox(context, SANDBOX)
         assert context.store.sandboxes() == []
+
+
+async def test_a_log_that_waits_for_room_says_so_and_when_it_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.agent() as context:
+        await running(context)
+        container = context.container(CONTAINER)
+        full = True
+        append = LogWriter.append
+
+        def append_where_there_is_room(writer: LogWriter, records: Sequence[OutputRecord]) -> bytes:
+            if full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return append(writer, records)
+
+        monkeypatch.setattr(LogWriter, "append", append_where_there_is_room)
+        seq = context.events.seq
+        await world.guest.say(CONTAINER, "hello\n")
+        await until(lambda: container.status().log_held == "No space left on device")
+        assert context.events.seq == seq + 1
+        full = False
+        await until(lambda: container.status().log_held == "")
+        assert context.events.seq == seq + 2
+        assert "hello" in container.log_path.read_text()
+
+
+async def test_a_vm_that_waits_for_room_says_so_and_when_it_goes_on(world: World) -> None:
+    async with world.agent() as context:
+        await run_sandbox(context, run_request())
+        vm = world.machines.vms[SANDBOX]
+        seen: list[bool] = []
+        for held in (True, False, True):
+            seq = context.events.seq
+            vm.held = held
+            vm.hold_changed.set()
+            await until(partial(_is_past, context, seq))
+            seen.append(bool(context.sandbox(SANDBOX).status().held))
+        assert seen == [True, False, True]
+
+
+def _is_past(context: Context, seq: int) -> bool:
+    return context.events.seq > seq

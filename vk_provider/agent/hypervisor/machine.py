@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ _CONSOLE_BYTES = 65536
 _TAIL_CHARACTERS = 2000
 _RESUME_S = 5.0
 """How long a guest that a full host disk has stopped waits between two tries."""
+_GOES_ON_S = 1.0
+"""A guest that has run for so long after a try has had its write done."""
 _NEXT_MEMORY_NS = 20_000_000  # a VM that has not run holds what it held
 
 MONITOR_SOCKET = "qmp.sock"
@@ -45,6 +47,9 @@ class Machine:
         self._exit: VmExit | None = None
         self._ending = asyncio.Lock()
         self._resuming: asyncio.TimerHandle | None = None
+        self._held = asyncio.Event()
+        self._runs = asyncio.Event()
+        self._runs.set()
         self._last_usage = VmUsage(0, 0)
         self._memory_read_at_ns = 0
 
@@ -118,7 +123,11 @@ class Machine:
     @property
     def held(self) -> bool:
         """Whether the guest stands still until there is room on the host's disk."""
-        return self._resuming is not None
+        return self._held.is_set()
+
+    async def until_held(self, held: bool) -> None:
+        """Wait until it stands still so, or (False) until it goes on."""
+        await (self._held if held else self._runs).wait()
 
     # -- its end --
 
@@ -250,20 +259,31 @@ class Machine:
 
     def _resume_later(self, reason: str) -> None:
         """QEMU stops a guest whose disk's file finds no space; that loses nothing but time."""
-        if self._resuming is not None:
-            return
-        _log.warning(
-            "a VM waits, since the host's disk takes no more writes; make room there",
-            vm=str(self.run_dir),
-            reason=reason,
-        )
-        loop = asyncio.get_running_loop()
-        self._resuming = loop.call_later(_RESUME_S, self._resume)
+        if not self.held:
+            _log.warning(
+                "a VM waits, since the host's disk takes no more writes; make room there",
+                vm=str(self.run_dir),
+                reason=reason,
+            )
+        self._runs.clear()
+        self._held.set()
+        self._call_later(_RESUME_S, self._resume)
 
     def _resume(self) -> None:
-        self._resuming = None
         if self._qmp is not None and not self.gone:
             self._qmp.post("cont")
+            self._call_later(_GOES_ON_S, self._goes_on)
+
+    def _goes_on(self) -> None:
+        _log.info("a VM goes on: the host's disk takes writes again", vm=str(self.run_dir))
+        self._held.clear()
+        self._runs.set()
+
+    def _call_later(self, delay_s: float, step: Callable[[], None]) -> None:
+        """Take that step in place of the one that was to come."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._resuming = asyncio.get_running_loop().call_later(delay_s, step)
 
     def _on_stopped(self, reason: str) -> None:
         if not self._stopped.done():

@@ -50,6 +50,10 @@ class Vm:
         """Whether it stands still until the host's disk has room for what it writes."""
         return self._machine.held
 
+    async def until_held(self, held: bool) -> None:
+        """Wait until it stands still so, or (False) until it goes on."""
+        await self._machine.until_held(held)
+
     @property
     def gone(self) -> bool:
         """Whether it has ended."""

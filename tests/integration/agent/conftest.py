@@ -43,8 +43,7 @@ class Pod:
                 pod=metadata,
                 hostname=hostname,
                 resolv_conf="nameserver 192.0.2.53\n",
-                size_override="0.25x512Mi",
-                **fields,
+                **{"size_override": "0.25x512Mi", **fields},
             )
         )
 

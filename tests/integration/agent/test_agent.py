@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import re
 import signal
 import uuid
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import orjson
 import pytest
 
 from tests.integration.agent.conftest import Pod
+from tests.integration.agent.test_restores import restored
 from tests.support.real_agent import RealAgent
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.store import Store
@@ -21,6 +25,7 @@ from vk_provider.runtime.grpc_client import AgentClient
 
 pytestmark = pytest.mark.vm
 
+FILLED_MIB = 60
 COUNT = "i=0; while true; do echo $i; i=$((i+1)); usleep 10000; done"
 
 
@@ -173,6 +178,49 @@ async def test_use_is_metered_as_it_is_used(pod: Pod) -> None:
     # A share of a CPU and not of the time that a busy host takes: never more than the limit.
     assert 0 < burnt <= wall * 0.56
     assert last.vm_cpu_ns > first.vm_cpu_ns
+
+
+@pytest.mark.parametrize("mode", ["template", "cold"])
+async def test_memory_that_a_guest_frees_goes_back_to_the_host(
+    agent: RealAgent, client: AgentClient, mode: str
+) -> None:
+    if mode == "template":
+        pod, _ = await restored(client, agent)
+    else:
+        pod = Pod(client, agent, str(uuid.uuid4()))
+        assert (await pod.run(size_override="1x448Mi")).start_mode == "cold"
+    id_ = await pod.start("exec sleep 100000")
+    before = await memory(pod, lambda used: used > 0)
+    fill = (
+        f"dd if=/dev/zero of=/dev/shm/x bs=1M count={FILLED_MIB} 2>/dev/null; sha256sum /dev/shm/x"
+    )
+    summed = await exec_sync(client, id_, ["sh", "-c", fill], timeout_s=60)
+    assert summed.stdout.split()[0].decode() == hashlib.sha256(bytes(FILLED_MIB << 20)).hexdigest()
+    full = await memory(pod, lambda used: used > before + (FILLED_MIB - 10 << 20))
+    await exec_sync(client, id_, ["rm", "/dev/shm/x"], timeout_s=60)
+    await memory(pod, lambda used: used < full - (FILLED_MIB - 10 << 20))
+    # What has gone is whole again where it is used again, and what has stayed is as it was.
+    again = await exec_sync(client, id_, ["sh", "-c", fill], timeout_s=60)
+    assert again.stdout == summed.stdout
+
+
+async def memory(pod: Pod, wanted: Callable[[int], bool]) -> int:
+    """Return what the pod's VM holds of the host's memory, once it is as wanted."""
+    last = 0
+    try:
+        async with (
+            asyncio.timeout(60),
+            aclosing(pod.client.watch_usage()) as snapshots,
+        ):
+            async for snapshot in snapshots:
+                for used in snapshot.sandboxes:
+                    if used.sandbox_id == pod.sandbox_id:
+                        last = used.vm_memory_bytes
+                        if wanted(last):
+                            return last
+    except TimeoutError:
+        pass
+    raise AssertionError(f"it held {last >> 20} MiB at last")
 
 
 async def test_nothing_is_left_of_a_removed_pod(agent: RealAgent, pod: Pod) -> None:

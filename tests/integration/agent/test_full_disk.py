@@ -170,6 +170,7 @@ async def test_while_logs_and_disks_are_written(bed: Bed) -> None:
         least, most = await clock_bounds(client, writes)
         assert least >= -0.05
         assert most <= 0.05
+        await bed.until_said("a VM goes on")
         assert (await writer.status()).held == ""
         assert (await talker.status()).containers[0].log_held == ""
         await client.stop_container(talks, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from vk_provider.agent.hypervisor.devices import (
     VirtioNet,
     VirtioSerial,
 )
+from vk_provider.agent.hypervisor.discards import GIVEN_FROM
 from vk_provider.agent.hypervisor.guest_image import GuestImage
 from vk_provider.agent.hypervisor.launch import listen, spawn
 from vk_provider.agent.hypervisor.machine import MONITOR_SOCKET, Machine
@@ -48,7 +50,8 @@ class Request:
     """One process to start. name: of the control group.
 
     memory_fd: None for private memory (a cold boot), else a file for the guest's memory, shared
-    (a template in the making) or private (its use).
+    (a template in the making) or private (its use). memory_number: the descriptor by which QEMU
+    will hold that file itself, where it is known; see `discards`.
     """
 
     name: str
@@ -61,12 +64,14 @@ class Request:
     run_dir: Path
     memory_fd: int | None = None
     memory_shared: bool = False
+    memory_number: int | None = None
     incoming: bool = False
 
-    def memory(self) -> MemoryBackend:
-        if self.memory_fd is None:
+    def memory(self, fd: int | None) -> MemoryBackend:
+        """Return the back end; `fd` is the number of `memory_fd` in QEMU's process."""
+        if fd is None:
             return MemoryBackendRam(self.ram_mib)
-        return MemoryBackendFile(self.ram_mib, self.memory_fd, self.memory_shared)
+        return MemoryBackendFile(self.ram_mib, fd, self.memory_shared)
 
     @property
     def memory_bound_bytes(self) -> int:
@@ -80,13 +85,19 @@ def launch(host: Host, request: Request, on_process: Callable[[Process], None]) 
     """
     with ExitStack() as stack:
 
+        def given(fd: int) -> int:
+            """Return a number for QEMU that is none of those it gives to what it opens itself."""
+            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, GIVEN_FROM)
+            stack.callback(os.close, high)
+            return high
+
         def opened(path: Path) -> int:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            return fd
+            with path.open("rb") as file:
+                return given(file.fileno())
 
         def listening(name: str) -> int:
-            return stack.enter_context(listen(request.run_dir / name)).fileno()
+            with listen(request.run_dir / name) as sock:
+                return given(sock.fileno())
 
         try:
             kernel, initramfs = opened(host.guest.kernel), opened(host.guest.initramfs)
@@ -97,22 +108,24 @@ def launch(host: Host, request: Request, on_process: Callable[[Process], None]) 
             monitor = Monitor(listening(MONITOR_SOCKET))
         except OSError as exc:
             raise Unavailable(f"no socket can be made in {request.run_dir}: {exc}") from exc
+        tap = given(request.tap_fd) if request.tap_fd is not None else None
+        memory = given(request.memory_fd) if request.memory_fd is not None else None
         invocation = QemuInvocation(
             qemu=host.qemu,
             name=str(request.run_dir),
             accelerator=request.accelerator,
             vcpus=request.vcpus,
             ram_mib=request.ram_mib,
-            memory=request.memory(),
+            memory=request.memory(memory),
             kernel_fd=kernel,
             initramfs_fd=initramfs,
             monitor=monitor,
             serial=ports,
-            network=VirtioNet(request.tap_fd),
+            network=VirtioNet(tap),
             incoming=request.incoming,
         )
         fds = [kernel, initramfs, ports.control_fd, ports.bulk_fd, monitor.fd]
-        fds += [fd for fd in (request.tap_fd, request.memory_fd) if fd is not None]
+        fds += [fd for fd in (tap, memory) if fd is not None]
         return _start(host, request, invocation, fds, on_process)
 
 
@@ -137,6 +150,7 @@ def _start(
             groups=host.kvm_groups if request.accelerator.name == "kvm" else (),
             fds=fds,
             stderr_fd=output.fd,
+            memory_number=request.memory_number,
         )
     except BaseException:
         output.close()

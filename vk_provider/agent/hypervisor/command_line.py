@@ -107,9 +107,10 @@ def kernel_command_line(accelerator: Accelerator) -> str:
     TSC hangs in about one boot of six, hence tsc_early_khz; tsc=reliable lets it use tickless
     timers. KVM has its own clock. cryptomgr.notests: the self-tests of ciphers that few use take a
     tenth of a boot under TCG. psi=0, nowatchdog: an idle VM is not to wake up for either.
+    init_on_free=0: a page that was given back need not be of zeros (`discards`).
     """
     words = ["console=ttyS0", "quiet", "panic=-1", "reboot=t", "random.trust_cpu=on"]
-    words += ["cryptomgr.notests", "psi=0", "nowatchdog"]
+    words += ["cryptomgr.notests", "psi=0", "nowatchdog", "init_on_free=0"]
     if accelerator.name == "tcg":
         words += [f"tsc_early_khz={accelerator.tsc_khz}", "tsc=reliable"]
     return " ".join(words)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vk_provider.agent.hypervisor.cgroups import Cgroup
+from vk_provider.agent.hypervisor.discards import call_with_discards_answered
 from vk_provider.common.errors import Invalid, Unavailable
 
 # Joins the groups before anything else runs, so that no moment is unbounded; a full host kills VMs
@@ -53,15 +54,18 @@ def spawn(
     groups: Sequence[int],
     fds: Sequence[int],
     stderr_fd: int,
+    memory_number: int | None,
 ) -> subprocess.Popen[bytes]:
     """Start it in a session of its own, with those descriptors and no other.
 
+    memory_number: where it will have its memory's file, for `discards`; None: they are not wanted.
     Raises Unavailable when the host cannot run it.
     """
     arguments = launch_arguments(
         command, procs_files=cgroup.procs_files(), netns=netns, uid=uid, groups=groups
     )
-    try:
+
+    def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,
@@ -77,6 +81,11 @@ def spawn(
                 "MALLOC_ARENA_MAX": "1",
             },
         )
+
+    try:
+        if memory_number is None:
+            return start()
+        return call_with_discards_answered(memory_number, start)
     except OSError as exc:
         raise Unavailable(f"QEMU could not be started by {arguments[0]}: {exc}") from exc
 

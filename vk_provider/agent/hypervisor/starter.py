@@ -12,6 +12,7 @@ from vk_provider._pb import guest_pb2 as pb
 from vk_provider.agent.guest import GuestConnection
 from vk_provider.agent.hypervisor.boot import Host, Request, launch
 from vk_provider.agent.hypervisor.command_line import Accelerator
+from vk_provider.agent.hypervisor.discards import DiscardsNotAnsweredError, check_memory_number
 from vk_provider.agent.hypervisor.machine import Machine
 from vk_provider.agent.hypervisor.process import Process
 from vk_provider.agent.hypervisor.spec import (
@@ -65,13 +66,23 @@ class Starter:
 
     async def restored(self, template: SealedTemplate, reason: str) -> Vm:
         """Restore. Raises VkError or OSError, and leaves nothing of the VM then."""
-        deadline_s = self.settings.restore_deadline_s
+        try:
+            return await self._restored_once(template, reason)
+        except DiscardsNotAnsweredError as exc:
+            _log.warning("restored VMs will not give memory back", error=str(exc))
+            template.memory_number = None
+            return await self._restored_once(template, reason)
+
+    async def _restored_once(self, template: SealedTemplate, reason: str) -> Vm:
+        deadline_s, number = self.settings.restore_deadline_s, template.memory_number
         with template.in_use() as (memory_fd, state_fd):
-            machine, record = self._launch("template", reason, memory_fd)
+            machine, record = self._launch("template", reason, memory_fd, number)
             guest = GuestConnection(*guest_addresses(self.spec.run_dir))
             try:
                 with self._phase("vm_monitor"):
                     await machine.connect(deadline_s)
+                if number is not None:
+                    check_memory_number(machine.process.pid, memory_fd, number)
                 with self._phase("vm_restore"):
                     await restore_state(machine, state_fd, deadline_s)
                 with self._phase("vm_answer"):
@@ -82,7 +93,7 @@ class Starter:
         return Vm(record, machine, self.phases, guest, hello)
 
     async def _cold_once(self, reason: str) -> Vm:
-        machine, record = self._launch("cold", reason, None)
+        machine, record = self._launch("cold", reason)
         guest = GuestConnection(*guest_addresses(self.spec.run_dir))
         try:
             with self._phase("vm_monitor"):
@@ -112,7 +123,13 @@ class Starter:
         machine.cgroup.limit_cpu(self.spec.cpu_milli)
         return hello
 
-    def _launch(self, mode: str, reason: str, memory_fd: int | None) -> tuple[Machine, VmRecord]:
+    def _launch(
+        self,
+        mode: str,
+        reason: str,
+        memory_fd: int | None = None,
+        memory_number: int | None = None,
+    ) -> tuple[Machine, VmRecord]:
         records: list[VmRecord] = []
 
         def on_process(process: Process) -> None:
@@ -120,10 +137,10 @@ class Starter:
             self.on_record(records[0])
 
         with self._phase("vm_spawn"):
-            machine = launch(self.host, self._request(memory_fd), on_process)
+            machine = launch(self.host, self._request(memory_fd, memory_number), on_process)
         return machine, records[0]
 
-    def _request(self, memory_fd: int | None) -> Request:
+    def _request(self, memory_fd: int | None, memory_number: int | None) -> Request:
         return Request(
             name=self.spec.sandbox_id,
             accelerator=self.accelerator,
@@ -134,6 +151,7 @@ class Starter:
             tap_fd=self.spec.tap_fd,
             run_dir=self.spec.run_dir,
             memory_fd=memory_fd,
+            memory_number=memory_number,
             incoming=memory_fd is not None,
         )
 

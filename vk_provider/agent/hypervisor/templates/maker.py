@@ -11,6 +11,7 @@ from pathlib import Path
 from vk_provider.agent.guest import GuestConnection
 from vk_provider.agent.hypervisor.boot import Host, Request, launch
 from vk_provider.agent.hypervisor.command_line import Accelerator
+from vk_provider.agent.hypervisor.discards import own_memory_number
 from vk_provider.agent.hypervisor.machine import Machine
 from vk_provider.agent.hypervisor.spec import HypervisorSettings
 from vk_provider.agent.hypervisor.templates.key import TemplateKey
@@ -56,23 +57,26 @@ class Maker:
             os.close(memory)
             raise
         try:
-            await self.check(key, template)
+            template.memory_number = await self._check(key, template)
         except BaseException:
             template.close()
             raise
         return template
 
-    async def check(self, key: TemplateKey, template: SealedTemplate) -> None:
-        """Restore a VM and have its guest agent answer. Raises VkError when that fails."""
+    async def _check(self, key: TemplateKey, template: SealedTemplate) -> int | None:
+        """Restore a VM and have its guest agent answer. Raises VkError when that fails.
+
+        Returns the descriptor by which its QEMU held the memory.
+        """
         with template.in_use() as (memory_fd, state_fd):
             machine = self._launch(key, memory_fd, shared=False)
-
             guest = GuestConnection(*guest_addresses(machine.run_dir))
             try:
                 await machine.connect(self._restore_s)
                 await restore_state(machine, state_fd, self._restore_s)
                 await machine.qmp.execute("cont")
                 await machine.unless_ended(guest.hello(self._restore_s))
+                return own_memory_number(machine.process.pid, memory_fd)
             finally:
                 machine.process.kill()
                 await guest.close()

@@ -108,11 +108,23 @@ def copy_sparse(source: int, target: int, size: int) -> str:
 
 
 class SealedTemplate:
-    """A template that is ready for use; holds its memory until `close`."""
+    """A template that is ready for use; holds its memory until `close`.
 
-    def __init__(self, digest: str, memory_fd: int, state: bytes, size: int) -> None:
+    memory_number: the descriptor by which a QEMU that was restored from it holds the memory, so
+    that it can give some back (`discards`); None where that is not known or not to be had.
+    """
+
+    def __init__(
+        self,
+        digest: str,
+        memory_fd: int,
+        state: bytes,
+        size: int,
+        memory_number: int | None = None,
+    ) -> None:
         self.digest = digest
         self.size = size
+        self.memory_number = memory_number
         self._memory_fd = memory_fd
         self.state = state
         self._state_fd = make_memfd("vk-template-state", len(state))

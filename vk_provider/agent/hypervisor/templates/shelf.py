@@ -20,7 +20,7 @@ from vk_provider.common.errors import Exhausted, Internal, NotFound, Unavailable
 
 _PART = ".part"
 _NAME = re.compile(r"[0-9a-f]{32}")
-_MANIFEST_VERSION = 2
+_MANIFEST_VERSION = 3
 """Also of the rule by which the checksum is made."""
 _UNUSED_S = 14 * 24 * 3600.0
 _MAX_TSC_DRIFT = 1e-4
@@ -111,6 +111,7 @@ class Shelf:
                 "memory_sha256": checksum,
                 "state_sha256": hashlib.sha256(template.state).hexdigest(),
                 "tsc_khz": tsc_khz,
+                "memory_number": template.memory_number,
             }
             (part / "manifest.json").write_text(json.dumps(manifest))
             self.remove(template.digest)
@@ -135,6 +136,7 @@ class Shelf:
                 raise Internal(f"template {digest} was written by another version of the agent")
             wanted = (manifest["memory_sha256"], manifest["state_sha256"])
             told_khz = int(manifest["tsc_khz"])
+            number = None if manifest["memory_number"] is None else int(manifest["memory_number"])
             fd, size, checksum = load_memory(folder / "memory")
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise Internal(f"template {digest} is torn: {exc!r}") from exc
@@ -145,7 +147,7 @@ class Shelf:
             why = "its checksums are wrong" if wanted != found else "the host's clock is another"
             raise Internal(f"template {digest} cannot be used: {why}")
         self.touch(digest)
-        return SealedTemplate(digest, fd, state, size)
+        return SealedTemplate(digest, fd, state, size, number)
 
     def touch(self, digest: str) -> None:
         """Note that a template is used now."""

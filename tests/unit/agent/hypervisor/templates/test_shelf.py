@@ -175,7 +175,7 @@ def test_a_template_of_another_version_is_told_from_a_torn_one(
     shelf: Shelf, tmp_path: Path
 ) -> None:
     manifest = tmp_path / DIGEST / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 1'))
+    manifest.write_text(manifest.read_text().replace('"version": 3', '"version": 1'))
     with pytest.raises(Internal, match="another version"):
         shelf.load(DIGEST, TSC)
 

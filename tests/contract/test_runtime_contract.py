@@ -146,6 +146,21 @@ async def test_a_running_container_is_not_removed(subject: Subject) -> None:
         await subject.runtime.remove_container(id_)
 
 
+async def test_limits_change_while_a_container_runs(subject: Subject) -> None:
+    await subject.runtime.run_sandbox(subject.sandbox_request())
+    id_ = await subject.start(["sleep", "1000"])
+    limits = pb.LinuxResources(
+        cpu_quota_us=20_000, cpu_period_us=100_000, memory_limit_bytes=64 << 20
+    )
+    answer = await subject.runtime.update_container_resources(id_, limits, {"more": "said"})
+    assert answer.state == pb.CONTAINER_RUNNING
+    listed = await subject.runtime.list_sandboxes(pod_uid=subject.uid)
+    for status in (answer, listed.sandboxes[0].containers[0]):
+        assert status.resources.memory_limit_bytes == 64 << 20
+        assert status.resources.cpu_quota_us == 20_000
+        assert status.annotations["more"] == "said"
+
+
 async def test_events_name_the_pod_and_can_be_resumed(subject: Subject) -> None:
     before = (await subject.runtime.list_sandboxes("-")).event_seq
     await subject.runtime.run_sandbox(subject.sandbox_request())

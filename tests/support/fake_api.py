@@ -236,6 +236,9 @@ def _merged_list(old: list[Json], patch: list[Json], merge_key: str) -> list[Jso
         return copy.deepcopy(patch[1:])
     entries = {entry[merge_key]: dict(entry) for entry in old}
     for entry in patch:
+        if entry.get("$patch") == "delete":
+            entries.pop(entry[merge_key], None)
+            continue
         known = entries.setdefault(entry[merge_key], {})
         for key, value in entry.items():
             if value is None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from vk_provider._pb import sandbox_pb2 as pb
+from vk_provider.pods.annotations import RESOURCES
 from vk_provider.pods.pod_state import PodState
+from vk_provider.pods.resize import resources_note
 
 NOW_NS = 1_700_000_000_000_000_000
 READY, ENDED, STARTING = pb.SANDBOX_READY, pb.SANDBOX_NOT_READY, pb.SANDBOX_STARTING
 
 
 def run(name: str, attempt: int = 0, *, exit_code: int | None = None) -> pb.ContainerStatus:
-    """Return a run that is running, or that exited with a code."""
+    """Return a run without limits that is running, or that exited with a code."""
     status = pb.ContainerStatus(
         container_id=f"{name}-{attempt}",
         name=name,
@@ -19,6 +21,7 @@ def run(name: str, attempt: int = 0, *, exit_code: int | None = None) -> pb.Cont
         image="registry.test/app:1",
         created_at_ns=NOW_NS + attempt,
         started_at_ns=NOW_NS + attempt,
+        annotations={RESOURCES: resources_note({})},
     )
     if exit_code is not None:
         status.state = pb.CONTAINER_EXITED

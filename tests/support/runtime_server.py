@@ -70,7 +70,9 @@ class _Servicer:
         return pb.RemoveContainerResponse()
 
     async def UpdateContainerResources(self, request: Any, context: Any) -> Any:  # noqa: N802
-        call = self._runtime.update_container_resources(request.container_id, request.resources)
+        call = self._runtime.update_container_resources(
+            request.container_id, request.resources, request.annotations
+        )
         return await self._answer(context, call)
 
     async def UpdateVolume(self, request: Any, context: Any) -> Any:  # noqa: N802

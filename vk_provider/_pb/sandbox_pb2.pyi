@@ -23,6 +23,11 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vk_provider._pb.host_pb2 import GetHostInfoRequest as GetHostInfoRequest
+from vk_provider._pb.host_pb2 import HostCondition as HostCondition
+from vk_provider._pb.host_pb2 import HostInfo as HostInfo
+from vk_provider._pb.host_pb2 import UpdateRuntimeConfigRequest as UpdateRuntimeConfigRequest
+from vk_provider._pb.host_pb2 import UpdateRuntimeConfigResponse as UpdateRuntimeConfigResponse
 from vk_provider._pb.images_pb2 import Image as Image
 from vk_provider._pb.images_pb2 import ListImagesRequest as ListImagesRequest
 from vk_provider._pb.images_pb2 import ListImagesResponse as ListImagesResponse
@@ -94,193 +99,6 @@ CONTAINER_RUNNING: ContainerState.ValueType  # 2
 CONTAINER_EXITED: ContainerState.ValueType  # 3
 CONTAINER_UNKNOWN: ContainerState.ValueType  # 4
 Global___ContainerState: _TypeAlias = ContainerState  # noqa: Y015
-
-@_typing.final
-class GetHostInfoRequest(_message.Message):
-    """---- host ----"""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetHostInfoRequest: _TypeAlias = GetHostInfoRequest  # noqa: Y015
-
-@_typing.final
-class HostInfo(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AGENT_VERSION_FIELD_NUMBER: _builtins.int
-    HOSTNAME_FIELD_NUMBER: _builtins.int
-    MACHINE_ID_FIELD_NUMBER: _builtins.int
-    BOOT_ID_FIELD_NUMBER: _builtins.int
-    SYSTEM_UUID_FIELD_NUMBER: _builtins.int
-    KERNEL_VERSION_FIELD_NUMBER: _builtins.int
-    OS_IMAGE_FIELD_NUMBER: _builtins.int
-    ARCHITECTURE_FIELD_NUMBER: _builtins.int
-    HYPERVISOR_FIELD_NUMBER: _builtins.int
-    ACCELERATOR_FIELD_NUMBER: _builtins.int
-    ACCELERATOR_REASON_FIELD_NUMBER: _builtins.int
-    CPU_MILLI_FIELD_NUMBER: _builtins.int
-    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
-    EPHEMERAL_STORAGE_BYTES_FIELD_NUMBER: _builtins.int
-    MAX_PODS_FIELD_NUMBER: _builtins.int
-    ADDRESSES_FIELD_NUMBER: _builtins.int
-    RESOLV_CONF_FIELD_NUMBER: _builtins.int
-    NETWORK_READY_FIELD_NUMBER: _builtins.int
-    NETWORK_MESSAGE_FIELD_NUMBER: _builtins.int
-    CONDITIONS_FIELD_NUMBER: _builtins.int
-    IMAGE_FS_CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
-    IMAGE_FS_USED_BYTES_FIELD_NUMBER: _builtins.int
-    IMAGE_FS_AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
-    IMAGE_FS_INODES_FIELD_NUMBER: _builtins.int
-    IMAGE_FS_INODES_FREE_FIELD_NUMBER: _builtins.int
-    HOST_KERNEL_VERSION_FIELD_NUMBER: _builtins.int
-    agent_version: _builtins.str
-    hostname: _builtins.str
-    machine_id: _builtins.str
-    boot_id: _builtins.str
-    system_uuid: _builtins.str
-    kernel_version: _builtins.str
-    """the guest's: what a pod sees"""
-    os_image: _builtins.str
-    architecture: _builtins.str
-    """GOARCH: amd64"""
-    hypervisor: _builtins.str
-    """"QEMU 7.2.22" """
-    accelerator: _builtins.str
-    """"kvm" or "tcg" """
-    accelerator_reason: _builtins.str
-    cpu_milli: _builtins.int
-    """capacity offered to pods"""
-    memory_bytes: _builtins.int
-    ephemeral_storage_bytes: _builtins.int
-    max_pods: _builtins.int
-    resolv_conf: _builtins.str
-    """the host's, for dnsPolicy Default"""
-    network_ready: _builtins.bool
-    network_message: _builtins.str
-    image_fs_capacity_bytes: _builtins.int
-    image_fs_used_bytes: _builtins.int
-    image_fs_available_bytes: _builtins.int
-    image_fs_inodes: _builtins.int
-    image_fs_inodes_free: _builtins.int
-    host_kernel_version: _builtins.str
-    @_builtins.property
-    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """the host's own, the preferred one first"""
-
-    @_builtins.property
-    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HostCondition]:
-        """pressures, as the kubelet names them"""
-
-    def __init__(
-        self,
-        *,
-        agent_version: _builtins.str = ...,
-        hostname: _builtins.str = ...,
-        machine_id: _builtins.str = ...,
-        boot_id: _builtins.str = ...,
-        system_uuid: _builtins.str = ...,
-        kernel_version: _builtins.str = ...,
-        os_image: _builtins.str = ...,
-        architecture: _builtins.str = ...,
-        hypervisor: _builtins.str = ...,
-        accelerator: _builtins.str = ...,
-        accelerator_reason: _builtins.str = ...,
-        cpu_milli: _builtins.int = ...,
-        memory_bytes: _builtins.int = ...,
-        ephemeral_storage_bytes: _builtins.int = ...,
-        max_pods: _builtins.int = ...,
-        addresses: _abc.Iterable[_builtins.str] | None = ...,
-        resolv_conf: _builtins.str = ...,
-        network_ready: _builtins.bool = ...,
-        network_message: _builtins.str = ...,
-        conditions: _abc.Iterable[Global___HostCondition] | None = ...,
-        image_fs_capacity_bytes: _builtins.int = ...,
-        image_fs_used_bytes: _builtins.int = ...,
-        image_fs_available_bytes: _builtins.int = ...,
-        image_fs_inodes: _builtins.int = ...,
-        image_fs_inodes_free: _builtins.int = ...,
-        host_kernel_version: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "accelerator_reason", b"accelerator_reason", "addresses", b"addresses", "agent_version", b"agent_version", "architecture", b"architecture", "boot_id", b"boot_id", "conditions", b"conditions", "cpu_milli", b"cpu_milli", "ephemeral_storage_bytes", b"ephemeral_storage_bytes", "host_kernel_version", b"host_kernel_version", "hostname", b"hostname", "hypervisor", b"hypervisor", "image_fs_available_bytes", b"image_fs_available_bytes", "image_fs_capacity_bytes", b"image_fs_capacity_bytes", "image_fs_inodes", b"image_fs_inodes", "image_fs_inodes_free", b"image_fs_inodes_free", "image_fs_used_bytes", b"image_fs_used_bytes", "kernel_version", b"kernel_version", "machine_id", b"machine_id", "max_pods", b"max_pods", "memory_bytes", b"memory_bytes", "network_message", b"network_message", "network_ready", b"network_ready", "os_image", b"os_image", "resolv_conf", b"resolv_conf", "system_uuid", b"system_uuid"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HostInfo: _TypeAlias = HostInfo  # noqa: Y015
-
-@_typing.final
-class HostCondition(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    TYPE_FIELD_NUMBER: _builtins.int
-    STATUS_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    type: _builtins.str
-    """MemoryPressure, DiskPressure, PIDPressure"""
-    status: _builtins.bool
-    reason: _builtins.str
-    message: _builtins.str
-    def __init__(
-        self,
-        *,
-        type: _builtins.str = ...,
-        status: _builtins.bool = ...,
-        reason: _builtins.str = ...,
-        message: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "status", b"status", "type", b"type"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HostCondition: _TypeAlias = HostCondition  # noqa: Y015
-
-@_typing.final
-class UpdateRuntimeConfigRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    POD_CIDRS_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def pod_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        pod_cidrs: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pod_cidrs", b"pod_cidrs"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateRuntimeConfigRequest: _TypeAlias = UpdateRuntimeConfigRequest  # noqa: Y015
-
-@_typing.final
-class UpdateRuntimeConfigResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateRuntimeConfigResponse: _TypeAlias = UpdateRuntimeConfigResponse  # noqa: Y015
 
 @_typing.final
 class PodMetadata(_message.Message):
@@ -1577,20 +1395,46 @@ Global___RemoveContainerResponse: _TypeAlias = RemoveContainerResponse  # noqa: 
 class UpdateContainerResourcesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AnnotationsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTAINER_ID_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
+    ANNOTATIONS_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     @_builtins.property
     def resources(self) -> Global___LinuxResources: ...
+    @_builtins.property
+    def annotations(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """laid over the container's own"""
+
     def __init__(
         self,
         *,
         container_id: _builtins.str = ...,
         resources: Global___LinuxResources | None = ...,
+        annotations: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "resources", b"resources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "container_id", b"container_id", "resources", b"resources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

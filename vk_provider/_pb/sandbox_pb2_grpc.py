@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from vk_provider._pb import host_pb2 as vk__provider_dot___pb_dot_host__pb2
 from vk_provider._pb import images_pb2 as vk__provider_dot___pb_dot_images__pb2
 from vk_provider._pb import sandbox_pb2 as vk__provider_dot___pb_dot_sandbox__pb2
 from vk_provider._pb import streams_pb2 as vk__provider_dot___pb_dot_streams__pb2
@@ -38,13 +39,13 @@ class SandboxServiceStub:
         """
         self.GetHostInfo = channel.unary_unary(
                 '/vk_provider.sandbox.v1.SandboxService/GetHostInfo',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.GetHostInfoRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.HostInfo.FromString,
+                request_serializer=vk__provider_dot___pb_dot_host__pb2.GetHostInfoRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_host__pb2.HostInfo.FromString,
                 _registered_method=True)
         self.UpdateRuntimeConfig = channel.unary_unary(
                 '/vk_provider.sandbox.v1.SandboxService/UpdateRuntimeConfig',
-                request_serializer=vk__provider_dot___pb_dot_sandbox__pb2.UpdateRuntimeConfigRequest.SerializeToString,
-                response_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.UpdateRuntimeConfigResponse.FromString,
+                request_serializer=vk__provider_dot___pb_dot_host__pb2.UpdateRuntimeConfigRequest.SerializeToString,
+                response_deserializer=vk__provider_dot___pb_dot_host__pb2.UpdateRuntimeConfigResponse.FromString,
                 _registered_method=True)
         self.RunSandbox = channel.unary_unary(
                 '/vk_provider.sandbox.v1.SandboxService/RunSandbox',
@@ -302,13 +303,13 @@ def add_SandboxServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetHostInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHostInfo,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.GetHostInfoRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.HostInfo.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_host__pb2.GetHostInfoRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_host__pb2.HostInfo.SerializeToString,
             ),
             'UpdateRuntimeConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateRuntimeConfig,
-                    request_deserializer=vk__provider_dot___pb_dot_sandbox__pb2.UpdateRuntimeConfigRequest.FromString,
-                    response_serializer=vk__provider_dot___pb_dot_sandbox__pb2.UpdateRuntimeConfigResponse.SerializeToString,
+                    request_deserializer=vk__provider_dot___pb_dot_host__pb2.UpdateRuntimeConfigRequest.FromString,
+                    response_serializer=vk__provider_dot___pb_dot_host__pb2.UpdateRuntimeConfigResponse.SerializeToString,
             ),
             'RunSandbox': grpc.unary_unary_rpc_method_handler(
                     servicer.RunSandbox,
@@ -436,8 +437,8 @@ class SandboxService:
             request,
             target,
             '/vk_provider.sandbox.v1.SandboxService/GetHostInfo',
-            vk__provider_dot___pb_dot_sandbox__pb2.GetHostInfoRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.HostInfo.FromString,
+            vk__provider_dot___pb_dot_host__pb2.GetHostInfoRequest.SerializeToString,
+            vk__provider_dot___pb_dot_host__pb2.HostInfo.FromString,
             options,
             channel_credentials,
             insecure,
@@ -463,8 +464,8 @@ class SandboxService:
             request,
             target,
             '/vk_provider.sandbox.v1.SandboxService/UpdateRuntimeConfig',
-            vk__provider_dot___pb_dot_sandbox__pb2.UpdateRuntimeConfigRequest.SerializeToString,
-            vk__provider_dot___pb_dot_sandbox__pb2.UpdateRuntimeConfigResponse.FromString,
+            vk__provider_dot___pb_dot_host__pb2.UpdateRuntimeConfigRequest.SerializeToString,
+            vk__provider_dot___pb_dot_host__pb2.UpdateRuntimeConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

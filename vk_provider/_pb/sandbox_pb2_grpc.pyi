@@ -20,9 +20,15 @@ Rules that hold for every call:
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from vk_provider._pb import host_pb2 as _host_pb2
 from vk_provider._pb import images_pb2 as _images_pb2
 from vk_provider._pb import sandbox_pb2 as _sandbox_pb2
 from vk_provider._pb import streams_pb2 as _streams_pb2
+from vk_provider._pb.host_pb2 import GetHostInfoRequest as GetHostInfoRequest
+from vk_provider._pb.host_pb2 import HostCondition as HostCondition
+from vk_provider._pb.host_pb2 import HostInfo as HostInfo
+from vk_provider._pb.host_pb2 import UpdateRuntimeConfigRequest as UpdateRuntimeConfigRequest
+from vk_provider._pb.host_pb2 import UpdateRuntimeConfigResponse as UpdateRuntimeConfigResponse
 from vk_provider._pb.images_pb2 import Image as Image
 from vk_provider._pb.images_pb2 import ListImagesRequest as ListImagesRequest
 from vk_provider._pb.images_pb2 import ListImagesResponse as ListImagesResponse
@@ -67,8 +73,8 @@ class SandboxServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SandboxServiceAsyncStub: ...
-    GetHostInfo: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetHostInfoRequest, _sandbox_pb2.HostInfo]
-    UpdateRuntimeConfig: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateRuntimeConfigRequest, _sandbox_pb2.UpdateRuntimeConfigResponse]
+    GetHostInfo: _grpc.UnaryUnaryMultiCallable[_host_pb2.GetHostInfoRequest, _host_pb2.HostInfo]
+    UpdateRuntimeConfig: _grpc.UnaryUnaryMultiCallable[_host_pb2.UpdateRuntimeConfigRequest, _host_pb2.UpdateRuntimeConfigResponse]
     """What the cluster gave the node: the pod CIDRs for the built-in network."""
     RunSandbox: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.RunSandboxRequest, _sandbox_pb2.SandboxStatus]
     """Starts the VM with its network and volumes; then containers can be created."""
@@ -109,8 +115,8 @@ class SandboxServiceStub:
 @_typing.type_check_only
 class SandboxServiceAsyncStub(SandboxServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetHostInfo: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetHostInfoRequest, _sandbox_pb2.HostInfo]  # type: ignore[assignment]
-    UpdateRuntimeConfig: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.UpdateRuntimeConfigRequest, _sandbox_pb2.UpdateRuntimeConfigResponse]  # type: ignore[assignment]
+    GetHostInfo: _aio.UnaryUnaryMultiCallable[_host_pb2.GetHostInfoRequest, _host_pb2.HostInfo]  # type: ignore[assignment]
+    UpdateRuntimeConfig: _aio.UnaryUnaryMultiCallable[_host_pb2.UpdateRuntimeConfigRequest, _host_pb2.UpdateRuntimeConfigResponse]  # type: ignore[assignment]
     """What the cluster gave the node: the pod CIDRs for the built-in network."""
     RunSandbox: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.RunSandboxRequest, _sandbox_pb2.SandboxStatus]  # type: ignore[assignment]
     """Starts the VM with its network and volumes; then containers can be created."""
@@ -152,16 +158,16 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def GetHostInfo(
         self,
-        request: _sandbox_pb2.GetHostInfoRequest,
+        request: _host_pb2.GetHostInfoRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_sandbox_pb2.HostInfo, _abc.Awaitable[_sandbox_pb2.HostInfo]]: ...
+    ) -> _typing.Union[_host_pb2.HostInfo, _abc.Awaitable[_host_pb2.HostInfo]]: ...
 
     @_abc_1.abstractmethod
     def UpdateRuntimeConfig(
         self,
-        request: _sandbox_pb2.UpdateRuntimeConfigRequest,
+        request: _host_pb2.UpdateRuntimeConfigRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_sandbox_pb2.UpdateRuntimeConfigResponse, _abc.Awaitable[_sandbox_pb2.UpdateRuntimeConfigResponse]]:
+    ) -> _typing.Union[_host_pb2.UpdateRuntimeConfigResponse, _abc.Awaitable[_host_pb2.UpdateRuntimeConfigResponse]]:
         """What the cluster gave the node: the pod CIDRs for the built-in network."""
 
     @_abc_1.abstractmethod

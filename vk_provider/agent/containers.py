@@ -8,8 +8,6 @@ import re
 import signal as signals
 from pathlib import Path
 
-import orjson
-
 from vk_provider._pb import guest_pb2
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
@@ -20,7 +18,7 @@ from vk_provider.agent.guest_calls import CALL_S, ask
 from vk_provider.agent.images import StoredImage
 from vk_provider.agent.living import begin_output
 from vk_provider.agent.log_folders import make_container_log, remove_container_logs
-from vk_provider.agent.oci import Sources, User, linux_resources, make_container_spec, resolve_user
+from vk_provider.agent.oci import Sources, User, make_container_spec, resolve_user
 from vk_provider.agent.records import ContainerRecord
 from vk_provider.agent.sandbox import Container, Sandbox
 from vk_provider.agent.settings import AgentSettings
@@ -29,7 +27,6 @@ from vk_provider.common.errors import (
     FailedPrecondition,
     Invalid,
     NotFound,
-    Unavailable,
     VkError,
 )
 from vk_provider.common.logging import get_logger
@@ -143,30 +140,6 @@ async def remove_container(context: Context, container_id: str) -> None:
         sandbox.containers.pop(container_id, None)
         container.feed.end()
         context.container_changed(container)
-
-
-async def update_resources(
-    context: Context, container_id: str, resources: pb.LinuxResources
-) -> pb.ContainerStatus:
-    """Set new limits; the answer's are read back from the guest's cgroup."""
-    container = context.container(container_id)
-    if container.record.exited:
-        raise FailedPrecondition(f"container {container_id} has exited")
-    answer = await ask(
-        container.sandbox.guest().control.UpdateContainer(
-            guest_pb2.UpdateContainerRequest(
-                container_id=container_id,
-                resources_json=orjson.dumps(linux_resources(resources)).decode(),
-            ),
-            timeout=CALL_S,
-        ),
-        f"changing the limits of container {container_id}",
-    )
-    status = container.record.status
-    status.resources.CopyFrom(_read_back(resources, answer.resources_json))
-    context.save_container(container)
-    context.container_changed(container)
-    return container.status()
 
 
 def signal_number(name: str) -> int:
@@ -348,21 +321,3 @@ async def _signal(
     except (NotFound, FailedPrecondition):
         if not container.exited.is_set() and container.finishing is None:
             raise
-
-
-def _read_back(wanted: pb.LinuxResources, text: str) -> pb.LinuxResources:
-    """Return the limits that the guest read back; what it does not say is as wanted."""
-    found = pb.LinuxResources()
-    found.CopyFrom(wanted)
-    try:
-        told = orjson.loads(text) if text else {}
-        cpu, memory = told.get("cpu") or {}, told.get("memory") or {}
-        if "quota" in cpu:
-            found.cpu_quota_us = max(0, int(cpu["quota"]))
-        if "period" in cpu:
-            found.cpu_period_us = max(0, int(cpu["period"]))
-        if "limit" in memory:
-            found.memory_limit_bytes = max(0, int(memory["limit"]))
-    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as exc:
-        raise Unavailable(f"the guest read back limits that make no sense: {text[:200]!r}") from exc
-    return found

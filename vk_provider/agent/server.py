@@ -14,6 +14,7 @@ import grpc.aio
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider._pb.sandbox_pb2_grpc import SandboxServiceServicer
 from vk_provider.agent import containers, images_service, sandboxes, streams
+from vk_provider.agent.container_limits import update_resources
 from vk_provider.agent.context import Context
 from vk_provider.agent.host_info import host_info
 from vk_provider.agent.logs import ENDED, read_logs
@@ -136,8 +137,8 @@ class SandboxServer(SandboxServiceServicer):
     async def UpdateContainerResources(
         self, request: pb.UpdateContainerResourcesRequest, context: Any
     ) -> pb.ContainerStatus:
-        return await containers.update_resources(
-            self._context, request.container_id, request.resources
+        return await update_resources(
+            self._context, request.container_id, request.resources, request.annotations
         )
 
     @_translated

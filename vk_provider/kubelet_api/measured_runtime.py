@@ -7,7 +7,7 @@ other runtime tells them. They are registered process-wide, as is usual with pro
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -92,9 +92,9 @@ class MeasuredRuntime:
         await _timed("remove_container", self._runtime.remove_container(container_id))
 
     async def update_container_resources(
-        self, container_id: str, resources: pb.LinuxResources
+        self, container_id: str, resources: pb.LinuxResources, annotations: Mapping[str, str]
     ) -> pb.ContainerStatus:
-        call = self._runtime.update_container_resources(container_id, resources)
+        call = self._runtime.update_container_resources(container_id, resources, annotations)
         return await _timed("update_container", call)
 
     async def update_volume(self, sandbox_id: str, volume: pb.Volume) -> None:

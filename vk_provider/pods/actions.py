@@ -44,6 +44,8 @@ class PodActions:
     replaces_sandbox: bool = False
     """A sandbox was there and is no longer good: worth the event SandboxChanged."""
     kills: dict[str, Kill] = field(default_factory=dict)
+    resize: list[str] = field(default_factory=list)
+    """Running containers whose limits change."""
     start_ephemeral: list[str] = field(default_factory=list)
     start_init: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
@@ -55,6 +57,7 @@ class PodActions:
             self.kill_pod
             or self.create_sandbox
             or self.kills
+            or self.resize
             or self.start_ephemeral
             or self.start_init
             or self.start

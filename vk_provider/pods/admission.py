@@ -66,6 +66,14 @@ def admit(
         return Rejection("UnexpectedAdmissionError", f"the pod's spec can't be read: {exc}")
 
 
+def fit(
+    pod: Pod, *, active_pods: Iterable[Pod], allocatable: Mapping[str, str]
+) -> Rejection | None:
+    """Return why the node has no room for what a running pod asks for, None where it has."""
+    others = [other for other in active_pods if uid_of(other) != uid_of(pod)]
+    return _resources(pod, others, allocatable)
+
+
 def _features(pod: Pod) -> Rejection | None:
     found = list(unsupported_fields(pod))
     if found:

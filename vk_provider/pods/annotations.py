@@ -13,6 +13,8 @@ _MIB = 1024 * 1024
 
 CONTAINER_HASH = PREFIX + "container-hash"
 """Of the definition that a run was made from (`planner.container_hash`)."""
+RESOURCES = PREFIX + "resources"
+"""What CPU and memory a run has (`resize.resources_note`)."""
 TERMINATION_POLICY = PREFIX + "termination-message-policy"
 GRACE_PERIOD = PREFIX + "termination-grace-period-seconds"
 """On sandboxes: how long an orphan's containers are given to end."""

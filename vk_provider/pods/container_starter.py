@@ -8,7 +8,7 @@ from typing import Any
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.errors import Unavailable, VkError
 from vk_provider.pods.actions import container_hash
-from vk_provider.pods.annotations import CONTAINER_HASH, TERMINATION_POLICY
+from vk_provider.pods.annotations import CONTAINER_HASH, RESOURCES, TERMINATION_POLICY
 from vk_provider.pods.container_config import make_container_config
 from vk_provider.pods.context import PodContext
 from vk_provider.pods.environment import make_environment
@@ -19,6 +19,7 @@ from vk_provider.pods.images import ImageResult, go_duration_ms
 from vk_provider.pods.killing import Grace
 from vk_provider.pods.podspec import Container, describe, namespace_of
 from vk_provider.pods.recorder import field_path
+from vk_provider.pods.resize import resources_note
 from vk_provider.pods.status.containers import Waiting
 from vk_provider.runtime.ids import container_id
 
@@ -218,6 +219,7 @@ def _failed(ctx: PodContext, name: str, reason: str, message: str) -> None:
 def _notes(container: Container) -> dict[str, str]:
     return {
         CONTAINER_HASH: container_hash(container),
+        RESOURCES: resources_note(container),
         TERMINATION_POLICY: str(container.get("terminationMessagePolicy") or "File"),
     }
 

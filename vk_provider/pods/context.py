@@ -12,6 +12,7 @@ from vk_provider.pods.holds import tell_holds
 from vk_provider.pods.pod_state import PodState
 from vk_provider.pods.podspec import Pod, all_containers, uid_of
 from vk_provider.pods.probes.model import ProbeKind, ProbeResult
+from vk_provider.pods.resizing import Resizing
 from vk_provider.pods.services import PodServices
 from vk_provider.pods.status.containers import Waiting
 from vk_provider.pods.status.generate import primary_ips
@@ -27,6 +28,8 @@ class PodContext:
 
     services: PodServices
     pod: Pod
+    """With the resources that it has been given; what the API asks for may be more."""
+    resizing: Resizing
     report: Callable[[], None]
     wake_at: Callable[[int], None]
     state: PodState = field(default_factory=PodState)
@@ -117,6 +120,14 @@ class PodContext:
         self.waiting.pop(name, None)
         self.not_before.pop(name, None)
         self._pauses.pop(name, None)
+
+    def holds_back_resize(self) -> bool:
+        """Say whether a resize that failed must wait for its next try; the worker is woken then."""
+        until = self.resizing.retry_at_ns
+        if until <= self.services.clock.now_ns():
+            return False
+        self.wake_at(until)
+        return True
 
     def hurry(self) -> None:
         """Try again now what waits for something else than a crash loop's end."""

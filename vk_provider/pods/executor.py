@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Sequence
 
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.common.errors import NotFound
+from vk_provider.common.errors import NotFound, Unavailable, VkError
 from vk_provider.pods.actions import Kill, PodActions
+from vk_provider.pods.annotations import RESOURCES
 from vk_provider.pods.container_starter import is_held_back, start_container
 from vk_provider.pods.context import PodContext
 from vk_provider.pods.images import ImageResult
 from vk_provider.pods.killing import Grace
 from vk_provider.pods.podspec import Container, all_containers, is_sidecar
 from vk_provider.pods.recorder import field_path
+from vk_provider.pods.resize import resizable, resources_note
+from vk_provider.pods.resources import linux_resources
 from vk_provider.pods.sandbox_starter import start_sandbox
 
 Pulls = dict[str, asyncio.Task[ImageResult]]
@@ -25,6 +28,8 @@ def may_wait(ctx: PodContext, actions: PodActions) -> bool:
     What there is to wait for is shown, and the worker is woken in time.
     """
     if actions.kill_pod or actions.create_sandbox or actions.kills:
+        return False
+    if actions.resize and not ctx.holds_back_resize():
         return False
     by_name = {str(c["name"]): c for c in all_containers(ctx.pod)}
     names = [*actions.start_ephemeral, *actions.start_init, *actions.start]
@@ -43,6 +48,8 @@ async def carry_out(ctx: PodContext, actions: PodActions) -> None:
         await _end_old_sandboxes(ctx)
     else:
         await _kill(ctx, list(actions.kills.values()))
+    if actions.resize and not ctx.holds_back_resize():
+        await _resize(ctx, actions.resize)
     by_name = {str(c["name"]): c for c in all_containers(ctx.pod)}
     names = [*actions.start_ephemeral, *actions.start_init, *actions.start]
     due = [n for n in names if not is_held_back(ctx, by_name[n])]
@@ -122,6 +129,30 @@ async def _kill(ctx: PodContext, kills: Sequence[Kill]) -> None:
         listed = await ctx.services.runtime.list_sandboxes(pod_uid=ctx.uid)
         for sandbox in listed.sandboxes:
             ctx.merge_sandbox(sandbox)
+
+
+async def _resize(ctx: PodContext, names: Sequence[str]) -> None:
+    """Give running containers their new limits; one that can't have them is tried again later."""
+    failures: list[str] = []
+    for container in resizable(ctx.pod):
+        run = ctx.state.latest_active(str(container["name"]))
+        if container["name"] not in names or run is None:
+            continue
+        limits = linux_resources(ctx.pod, container, settings=ctx.services.settings)
+        notes = {RESOURCES: resources_note(container)}
+        try:
+            status = await ctx.services.runtime.update_container_resources(
+                run.container_id, limits, notes
+            )
+        except Unavailable:
+            raise
+        except VkError as exc:
+            failures.append(str(exc))
+            continue
+        ctx.merge_container(status)
+    if failures:
+        ctx.resizing.failed(ctx.pod, "; ".join(failures))
+        ctx.report()
 
 
 def _grace_s(ctx: PodContext, kill: Kill) -> float:

@@ -75,8 +75,7 @@ _SECURITY: dict[str, Rule] = {
 _CONTAINER: dict[str, Rule] = {
     **_honour("name", "image", "command", "args", "workingDir", "ports", "restartPolicy"),
     **_honour("terminationMessagePath", "terminationMessagePolicy", "imagePullPolicy"),
-    **_honour("stdin", "stdinOnce", "tty", "restartPolicyRules"),
-    "resizePolicy": Elsewhere("resizing in place, which this node does not do yet"),
+    **_honour("stdin", "stdinOnce", "tty", "restartPolicyRules", "resizePolicy"),
     "envFrom": Honoured("EnvFromSource"),
     "env": Honoured("EnvVar"),
     "resources": Honoured("ResourceRequirements"),

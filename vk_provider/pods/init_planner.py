@@ -10,6 +10,7 @@ from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.pods.actions import Kill, PodActions, ProbeResults, is_changed, kill_unknown
 from vk_provider.pods.pod_state import PodState
 from vk_provider.pods.podspec import Container, Pod, app_containers, init_containers, is_sidecar
+from vk_provider.pods.resize import change
 from vk_provider.pods.restart import restarts_after_kill, should_start
 
 
@@ -93,6 +94,10 @@ class _InitPlan:
         elif container.get("livenessProbe") and id_ in self._probes.failed_liveness:
             text = f"Init container {name} failed liveness probe"
             self._restart(i, Kill(id_, name, text, "LivenessProbe"))
+        elif (needed := change(container, status)) == "restart":
+            self._restart(i, Kill(id_, name, f"Container {name} resize requires restart"))
+        elif needed == "update":
+            self._actions.resize.append(name)
 
     def _exited(self, i: int, container: Container, status: pb.ContainerStatus) -> None:
         if is_sidecar(container):

@@ -13,7 +13,7 @@ from vk_provider.common.errors import VkError
 from vk_provider.common.logging import get_logger
 from vk_provider.kube.client import KubeClient
 from vk_provider.kube.reflector import Reflector
-from vk_provider.pods.admission import Rejection, admit
+from vk_provider.pods.admission import Rejection, admit, fit
 from vk_provider.pods.backoff import Backoff
 from vk_provider.pods.entry import PodEntry
 from vk_provider.pods.images import ImageManager
@@ -155,7 +155,7 @@ class PodManager:
         if worker is not None:
             worker.update(obj)
             return
-        worker = PodWorker(obj, self._services, self._admit)
+        worker = PodWorker(obj, self._services, self._admit, self._fit, self._retry_resizes)
         self._workers[uid_of(obj)] = worker
         self._arrivals.put_nowait(worker)
 
@@ -192,6 +192,16 @@ class PodManager:
             node=node,
             settings=self._settings,
         )
+
+    def _fit(self, pod: Pod) -> Rejection | None:
+        active = [w.ctx.pod for w in self._workers.values() if w.holds_resources]
+        return fit(pod, active_pods=active, allocatable=self._services.allocatable())
+
+    def _retry_resizes(self) -> None:
+        """Have those look again whose resize waits for room, the most important first."""
+        waiting = [w for w in self._workers.values() if w.ctx.resizing.deferred]
+        for worker in sorted(waiting, key=lambda w: -int(w.ctx.pod["spec"].get("priority") or 0)):
+            worker.wake()
 
     def _allocatable(self) -> Mapping[str, str]:
         return self._services.allocatable()

@@ -7,10 +7,17 @@ change which one it is.
 from __future__ import annotations
 
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.pods.actions import Kill, PodActions, ProbeResults, is_changed, kill_unknown
+from vk_provider.pods.actions import (
+    Kill,
+    PodActions,
+    ProbeResults,
+    is_changed,
+    kill_unknown,
+)
 from vk_provider.pods.init_planner import plan_init_containers
 from vk_provider.pods.pod_state import PodState
 from vk_provider.pods.podspec import Container, Pod, app_containers, init_containers
+from vk_provider.pods.resize import change
 from vk_provider.pods.restart import restart_policy, restarts_after_kill, should_start
 
 
@@ -96,13 +103,26 @@ def _plan_app(
         text = f"Container {name} failed startup probe"
         kill = Kill(status.container_id, name, text, "StartupProbe")
     else:
-        return True
+        return _plan_resize(container, status, actions)
     if restart:
         text = f"{kill.message}, will be restarted"
         kill = Kill(kill.container_id, name, text, kill.reason)
         actions.start.append(name)
     actions.kills[kill.container_id] = kill
     return False
+
+
+def _plan_resize(container: Container, status: pb.ContainerStatus, actions: PodActions) -> bool:
+    """Have a running container get the resources that it was given; True where it is kept."""
+    name, needed = str(container["name"]), change(container, status)
+    if needed == "restart":
+        text = f"Container {name} resize requires restart"
+        actions.kills[status.container_id] = Kill(status.container_id, name, text)
+        actions.start.append(name)
+        return False
+    if needed == "update":
+        actions.resize.append(name)
+    return True
 
 
 def any_app_container_created(pod: Pod, state: PodState) -> bool:

@@ -23,6 +23,7 @@ from vk_provider.pods.killing import Grace
 from vk_provider.pods.planner import plan
 from vk_provider.pods.pod_state import PodState
 from vk_provider.pods.podspec import Pod, describe
+from vk_provider.pods.resizing import Fit, Resizing
 from vk_provider.pods.restart import is_deleted
 from vk_provider.pods.services import PodServices
 from vk_provider.pods.status.generate import Verdict
@@ -42,19 +43,38 @@ Admit = Callable[[Pod], Rejection | None]
 class PodWorker:
     """See the module. `run` ends when the pod is gone from the API and from the runtime.
 
-    `admit` is asked once, for a pod of which nothing has been started yet.
+    `admit` is asked once, for a pod of which nothing has been started yet. `fit` is asked whether
+    the node has room for a pod that asks for other resources than it has. `freed` is called when
+    there is more room than before.
     """
 
-    def __init__(self, pod: Pod, services: PodServices, admit: Admit) -> None:
+    def __init__(
+        self,
+        pod: Pod,
+        services: PodServices,
+        admit: Admit,
+        fit: Fit,
+        freed: Callable[[], None],
+    ) -> None:
         self._services = services
         self._admit = admit
+        self._fit = fit
+        self._freed = freed
         self._news = asyncio.Event()
         self._alarm = Alarm(services.clock, self.wake)
         self._writer = StatusWriter(services.api, pod, services.clock)
-        self.ctx = PodContext(services, pod, report=self._report, wake_at=self._alarm.set)
+        self.admitted = _was_admitted(pod)
+        resizing = Resizing(pod, services.recorder, services.clock, fit, was_admitted=self.admitted)
+        self._wanted = pod
+        self.ctx = PodContext(
+            services,
+            resizing.apply(pod),
+            resizing,
+            report=self._report,
+            wake_at=self._alarm.set,
+        )
         self.ctx.status = self._writer.held
         self._reporter = Reporter(self.ctx, self._writer)
-        self.admitted = _was_admitted(pod)
         self._seen = False  # the runtime's records were read at least once
         self._stale = True  # and must be read again
         self._gone = False  # the API object is
@@ -74,11 +94,11 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """Take the API object's newest state."""
-        self.ctx.pod = pod
+        self._take(pod)
         self._writer.seen(pod)
         if not self._settled:
             self._services.probes.add_pod(pod)
-            self._services.volumes.update_pod(pod)
+            self._services.volumes.update_pod(self.ctx.pod)
         if not self._ending:
             self._services.objects.register_pod(pod)
         self._shorten()
@@ -86,7 +106,7 @@ class PodWorker:
 
     def leave(self, pod: Pod) -> None:
         """Take note that the API object is gone: what is left is ended and removed."""
-        self.ctx.pod = pod
+        self._take(pod)
         self._gone = True
         self._writer.leave()
         self._shorten()
@@ -124,10 +144,11 @@ class PodWorker:
 
     def successor(self) -> PodWorker:
         """Return a worker that begins anew with the newest object, as after a restart."""
-        worker = PodWorker(self.pod, self._services, self._admit)
+        newest = {**self._wanted, "status": dict(self.ctx.status)}
+        worker = PodWorker(newest, self._services, self._admit, self._fit, self._freed)
         worker.admitted = self.admitted
         if self._gone:
-            worker.leave(self.ctx.pod)
+            worker.leave(self._wanted)
         return worker
 
     # ---- the loop ----
@@ -154,6 +175,7 @@ class PodWorker:
             return False
         if not self._judge():
             return False
+        self._resize()
         self._report()
         if self._action is not None and not self._action.done():
             if self._ending and self._action_is_sync:
@@ -234,6 +256,23 @@ class PodWorker:
         self._grace = Grace(self._services.clock, seconds or grace_s(self.ctx.pod))
         self._services.probes.stop_liveness_and_startup(self.ctx.uid)
 
+    def _take(self, pod: Pod) -> None:
+        self._wanted = pod
+        self.ctx.pod = self.ctx.resizing.apply(pod)
+
+    def _resize(self) -> None:
+        """Give the pod the resources that it asks for, where they are to be had now."""
+        resizing = self.ctx.resizing
+        starting = self._action is not None and not self._action.done()
+        if self._ending or (starting and self.ctx.state.ready_sandbox is None):
+            return
+        if resizing.decide(self._wanted, self.ctx.state):
+            self._take(self._wanted)
+            self._services.volumes.update_pod(self.ctx.pod)
+            self._freed()
+            self.wake()
+        resizing.observe(self.ctx.pod, self.ctx.state)
+
     def _shorten(self) -> None:
         if self._grace is not None and is_deleted(self.ctx.pod):
             self._grace.shorten(grace_s(self.ctx.pod))
@@ -271,6 +310,7 @@ class PodWorker:
     def _settle(self) -> None:
         """Nothing of it runs any more: say how it ended."""
         self._settled = True
+        self._freed()
         uid = self.ctx.uid
         self._services.probes.remove_pod(uid)
         self._services.volumes.remove_pod(uid)

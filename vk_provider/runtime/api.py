@@ -8,7 +8,7 @@ Streams are asynchronous generators: close them (`contextlib.aclosing`) to end t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Protocol
 
 from vk_provider._pb import sandbox_pb2 as pb
@@ -65,9 +65,13 @@ class Runtime(Protocol):
         ...
 
     async def update_container_resources(
-        self, container_id: str, resources: pb.LinuxResources
+        self, container_id: str, resources: pb.LinuxResources, annotations: Mapping[str, str]
     ) -> pb.ContainerStatus:
-        """Set new limits; the answer's `resources` are read back from the cgroup."""
+        """Set new limits; the answer's `resources` are read back from the cgroup.
+
+        annotations: laid over the container's own. Raises FailedPrecondition for a memory limit
+        below what the container uses, among others.
+        """
         ...
 
     async def update_volume(self, sandbox_id: str, volume: pb.Volume) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
 from vk_provider._pb import sandbox_pb2 as pb
@@ -241,11 +241,12 @@ class FakeRuntime:
         self._event(pb.Event.CONTAINER_CHANGED, sandbox, container)
 
     async def update_container_resources(
-        self, container_id: str, resources: pb.LinuxResources
+        self, container_id: str, resources: pb.LinuxResources, annotations: Mapping[str, str]
     ) -> pb.ContainerStatus:
         await self._enter("update_container_resources", container_id)
         container = self._container(container_id)
         container.status.resources.CopyFrom(resources)
+        container.status.annotations.update(annotations)
         return container.copy()
 
     async def update_volume(self, sandbox_id: str, volume: pb.Volume) -> None:

@@ -6,7 +6,7 @@ here; a channel that is down answers Unavailable at once and connects again by i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -150,10 +150,12 @@ class AgentClient:
         )
 
     async def update_container_resources(
-        self, container_id: str, resources: pb.LinuxResources
+        self, container_id: str, resources: pb.LinuxResources, annotations: Mapping[str, str]
     ) -> pb.ContainerStatus:
         """See Runtime."""
-        request = pb.UpdateContainerResourcesRequest(container_id=container_id, resources=resources)
+        request = pb.UpdateContainerResourcesRequest(
+            container_id=container_id, resources=resources, annotations=annotations
+        )
         return await self._ask(
             self._stub.UpdateContainerResources(request, timeout=_DO_S),
             f"new limits of {container_id}",

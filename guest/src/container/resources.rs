@@ -23,12 +23,18 @@ const UNIFIED: [&str; 9] = [
     "memory.swap.max",
 ];
 
-/// Changes a container's limits; returns what the kernel then has.
+/// Changes a container's limits; returns what the kernel then has. A memory limit below what is
+/// used is refused: the kernel would take it, and kill.
 pub fn update(container: &Container, json: &str) -> Result<String> {
     let wanted: LinuxResources = serde_json::from_str(json)
         .map_err(|e| Error::invalid(format!("the OCI resources cannot be read: {e}")))?;
     let writes = plan(&wanted)?;
     let cgroup = container.cgroup();
+    let number = |file: &str| {
+        let text = fs::read_to_string(cgroup.join(file)).unwrap_or_default();
+        text.trim().parse::<i64>().ok()
+    };
+    check_memory(&wanted, number("memory.max"), number("memory.current"))?;
     for (file, value) in &writes {
         fs::write(cgroup.join(file), value).context(format!(
             "set {file} of container {} to {value}",
@@ -36,6 +42,21 @@ pub fn update(container: &Container, json: &str) -> Result<String> {
         ))?;
     }
     read_back(&cgroup)
+}
+
+/// `has`: the limit so far, None for none. `used`: None where it can't be told.
+fn check_memory(wanted: &LinuxResources, has: Option<i64>, used: Option<i64>) -> Result<()> {
+    let limit = wanted.memory().as_ref().and_then(|memory| memory.limit());
+    match (limit, used) {
+        (Some(limit), Some(used))
+            if limit > 0 && limit <= used && has.is_none_or(|has| limit < has) =>
+        {
+            Err(Error::precondition(format!(
+                "cannot set a memory limit ({limit}) below current usage ({used})"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns (file, value) pairs in the order to write them.
@@ -150,6 +171,28 @@ mod tests {
             ("memory.oom.group", "1"),
         ];
         assert_eq!(pairs, expected);
+    }
+
+    #[test]
+    fn a_limit_below_what_is_used_is_refused() {
+        let wanted: LinuxResources =
+            serde_json::from_str(r#"{"memory":{"limit":1000}}"#).expect("resources");
+        for (has, used, fits) in [
+            (Some(2000), Some(999), true),
+            (Some(2000), Some(1000), false),
+            (None, Some(5000), false),
+            (Some(500), Some(1000), true),
+            (Some(2000), None, true),
+        ] {
+            assert_eq!(
+                check_memory(&wanted, has, used).is_ok(),
+                fits,
+                "{has:?} {used:?}"
+            );
+        }
+        let lifted: LinuxResources =
+            serde_json::from_str(r#"{"memory":{"limit":-1}}"#).expect("resources");
+        assert!(check_memory(&lifted, Some(2000), Some(1000)).is_ok());
     }
 
     #[test]

@@ -13,7 +13,12 @@ from vk_provider.pods.status.times import to_api
 Condition = dict[str, Any]
 Statuses = Mapping[str, Mapping[str, Any]]
 
-OWN = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+RESIZE = ("PodResizePending", "PodResizeInProgress")
+"""The types that are there only while there is something to say (`resizing`)."""
+OWN = (
+    *RESIZE,
+    *("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"),
+)
 """The types that the kubelet owns, in the order in which it writes them."""
 
 
@@ -24,8 +29,11 @@ def make_conditions(
     phase: str,
     state: PodState,
     now_ns: int,
+    resize: Sequence[Condition] = (),
 ) -> list[Condition]:
     """Return others' conditions as they are, then the kubelet's own as of now.
+
+    `resize` are those of a resize, which are there or not.
 
     `old` are the conditions in force: a transition's time changes only when the status does.
     `statuses` are those of init and app containers by name.
@@ -42,8 +50,8 @@ def make_conditions(
     before = {str(c["type"]): c for c in old}
     generation = pod["metadata"].get("generation")
     own: list[Condition] = []
-    for type_ in OWN:
-        condition: Condition = {"type": type_, **made[type_]}
+    for type_, what in made.items():
+        condition: Condition = {"type": type_, **what}
         if generation:
             condition["observedGeneration"] = generation
         previous = before.get(type_)
@@ -52,7 +60,7 @@ def make_conditions(
             previous.get("lastTransitionTime") if same and previous else None
         ) or to_api(now_ns)
         own.append(condition)
-    return others + own
+    return [*others, *map(dict, resize), *own]
 
 
 def containers_ready(pod: Pod, statuses: Statuses, phase: str) -> Condition:

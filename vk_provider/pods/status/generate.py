@@ -44,6 +44,8 @@ class StatusInput:
     ending: bool = False
     settled: bool = False
     verdict: Verdict | None = None
+    resize: Sequence[Mapping[str, Any]] = ()
+    """The conditions of a resize that are in force."""
 
 
 def make_status(given: StatusInput) -> PodStatus:
@@ -72,6 +74,7 @@ def make_status(given: StatusInput) -> PodStatus:
         phase,
         state,
         given.now_ns,
+        [] if is_terminal(phase) else [dict(c) for c in given.resize],
     )
     _addresses(given, status)
     status["startTime"] = old.get("startTime") or to_api(given.now_ns)

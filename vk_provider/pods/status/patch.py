@@ -2,7 +2,7 @@
 
 Only what the kubelet owns is named, so that conditions and fields of others stay. Lists that the
 API merges by key (`podIPs`, `hostIPs`) are replaced as a whole; what a condition no longer has is
-set to null, since an entry is merged field by field.
+set to null, since an entry is merged field by field, and one that has gone is deleted by name.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def apply_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     merged = {key: value for key, value in old.items() if key not in _OWNED}
     merged.update({key: new[key] for key in _OWNED if new.get(key)})
     own = {str(c["type"]): c for c in new.get("conditions") or () if c["type"] in OWN}
-    others = [c for c in old.get("conditions") or () if c["type"] not in own]
+    others = [c for c in old.get("conditions") or () if c["type"] not in OWN]
     merged["conditions"] = [*others, *own.values()]
     return merged
 
@@ -86,4 +86,10 @@ def _conditions(
         gone = {k: None for k, v in previous.items() if k not in condition and v is not None}
         if gone or any(previous.get(k) != v for k, v in condition.items()):
             changed.append({**condition, **gone})
+    after = {condition["type"] for condition in new}
+    changed += [
+        {"type": type_, "$patch": "delete"}
+        for type_ in before
+        if type_ in OWN and type_ not in after
+    ]
     return changed

@@ -43,6 +43,7 @@ class Reporter:
             ending=ending,
             settled=settled,
             verdict=verdict,
+            resize=list(ctx.resizing.conditions.values()),
         )
         self._show(make_terminated_status(given) if settled else make_status(given))
 

@@ -57,28 +57,37 @@ def start(runs: int, cold_runs: int, pause_s: float) -> Figures:
 
 
 def burst(pods: int) -> Figures:
-    """Measure how long `pods` pods that are created at once take until all are Ready."""
+    """Measure how long `pods` pods that are created at once take until all are Ready.
+
+    Beside it the same crowd where no VM is kept ready, so that each is restored for its pod.
+    """
     with test_bed() as bed:
         _let_templates_settle(bed)
         spares = bed.wait_spares()
-        say(f"Creating {pods} pods at once")
-        names = [f"burst-{i}" for i in range(pods)]
-        began = time.monotonic()
-        for name in names:
-            bed.create(name)
-        bed.wait_all_ready(names)
-        each = [bed.seconds_to_ready(name) for name in names]
-        last = max(bed.watch.seen[name].ready or 0 for name in names)
-        figures: Figures = {
-            "n": pods,
-            "vms_kept_ready": spares,
-            "all_ready_s": last - began,
-            "p50_s": quantile(each, 0.5),
-            "max_s": max(each),
-            "started_cold": pods - _modes(bed, "burst"),
-        }
-        bed.delete(names)
+        figures: Figures = {"n": pods, "vms_kept_ready": spares, **_crowd(bed, pods, "burst")}
+        bed.restart_agent("--spare-vms=0")
+        _one_by_one(bed, 1, "loads", 0)  # the template, from the disk
+        figures["restored_all_ready_s"] = _crowd(bed, pods, "restored")["all_ready_s"]
         return figures
+
+
+def _crowd(bed: Bed, pods: int, prefix: str) -> Figures:
+    say(f"Creating {pods} pods at once")
+    names = [f"{prefix}-{i}" for i in range(pods)]
+    began = time.monotonic()
+    for name in names:
+        bed.create(name)
+    bed.wait_all_ready(names)
+    each = [bed.seconds_to_ready(name) for name in names]
+    last = max(bed.watch.seen[name].ready or 0 for name in names)
+    figures: Figures = {
+        "all_ready_s": last - began,
+        "p50_s": quantile(each, 0.5),
+        "max_s": max(each),
+        "started_cold": pods - _modes(bed, prefix),
+    }
+    bed.delete(names)
+    return figures
 
 
 def _one_by_one(bed: Bed, runs: int, prefix: str, pause_s: float) -> tuple[list[float], str]:

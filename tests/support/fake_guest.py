@@ -134,9 +134,10 @@ class FakeGuest:
         self.calls.append("configure")
         await self.hang.wait()
         self.configured = request
-        return pb.ConfigureResponse()
+        return pb.ConfigureResponse(machine_id=request.machine_id)
 
     async def Rehearse(self, request: Any, context: Any) -> pb.RehearseResponse:  # noqa: N802
+        await self.hang.wait()
         self.calls.append("rehearse")
         await self.hold_rehearsals.wait()
         return pb.RehearseResponse()

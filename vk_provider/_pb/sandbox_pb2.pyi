@@ -362,7 +362,9 @@ class Phase(_message.Message):
     START_NS_FIELD_NUMBER: _builtins.int
     END_NS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """network, vm, restore, boot, disk, volumes …"""
+    """network, vm_restore, vm_boot, scratch, configure, volumes …; ready_NAME: of the making of a VM
+    that was kept ready, from its own beginning.
+    """
     start_ns: _builtins.int
     """since the call"""
     end_ns: _builtins.int

@@ -68,7 +68,11 @@ def mark_killed(context: Context, container: Container, message: str) -> None:
 
 
 async def _finish(context: Context, container: Container, info: guest_pb2.ContainerInfo) -> None:
-    """Wait until the log is complete, or does not come any further, then record the exit."""
+    """Wait until the log is complete, or does not come any further, then record the exit.
+
+    One that waits for room on the disk is waited for until somebody wants the container's end:
+    with its VM would go what it has said last.
+    """
     pump = container.pump
     while pump is not None and not pump.complete.is_set():
         before = pump.progress
@@ -76,7 +80,10 @@ async def _finish(context: Context, container: Container, info: guest_pb2.Contai
             async with asyncio.timeout(_STALL_S):
                 await pump.complete.wait()
         except TimeoutError:
-            if pump.progress == before:
+            wanted = (
+                container.stop_by is not None and container.stop_by <= context.clock.monotonic()
+            )
+            if pump.progress == before and (wanted or not pump.held):
                 break
     _exited(context, container, info)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from vk_provider.agent.context import Context
 from vk_provider.common.errors import VkError
 from vk_provider.common.logging import get_logger
@@ -22,10 +24,13 @@ async def collect_images(context: Context) -> None:
         await collect_once(context)
 
 
-async def collect_once(context: Context) -> None:
-    """Remove the longest unused images where the disk is too full; never raises."""
+async def collect_once(context: Context, keep: Set[str] = frozenset()) -> None:
+    """Remove the longest unused images where the disk is too full; never raises.
+
+    keep: ids of more that are to stay, since a container is about to use them.
+    """
     try:
-        done = await context.images.collect(in_use=images_in_use(context))
+        done = await context.images.collect(in_use=images_in_use(context) | keep)
     except (VkError, OSError) as exc:
         _log.warning("unused images were not removed", why=str(exc))
         return
@@ -38,7 +43,7 @@ async def collect_once(context: Context) -> None:
 
 
 def images_in_use(context: Context) -> set[str]:
-    """Return the ids of images that a VM has mounted or a container was made from."""
+    """Return the ids of images that a VM has or that a container was made from."""
     sandboxes = context.sandboxes.values()
     mounted = {disk.image_ref for s in sandboxes if s.record.live for disk in s.record.disks}
     return mounted | {c.record.status.image_ref for c in context.containers.values()}

@@ -1,4 +1,4 @@
-"""The verbs on images, and what of them is in use."""
+"""The verbs on images."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from contextlib import aclosing
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.agent.context import Context
+from vk_provider.agent.image_collection import collect_once, images_in_use
 from vk_provider.agent.images import StoredImage
 from vk_provider.common.errors import FailedPrecondition, NotFound
 from vk_provider.common.logging import get_logger
 
 _log = get_logger("agent.images")
-
-
-def images_in_use(context: Context) -> set[str]:
-    """Return the ids of images that a sandbox's VM has, or that a container is made of."""
-    used = {c.record.status.image_ref for c in context.containers.values()}
-    for sandbox in context.sandboxes.values():
-        if sandbox.record.live:
-            used |= {disk.image_ref for disk in sandbox.record.disks}
-    return used
 
 
 async def pull_image(
@@ -35,7 +27,7 @@ async def pull_image(
                 pulled = step.image.image_ref
                 step.image.in_use = pulled in images_in_use(context)
             yield step
-    await context.images.collect(in_use=images_in_use(context) | {pulled})
+    await collect_once(context, keep={pulled})
 
 
 def list_images(context: Context, image: str) -> list[pb.Image]:

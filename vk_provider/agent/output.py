@@ -55,7 +55,10 @@ class OutputPump:
         self._vm_ended = vm_ended
         self._on_held = on_held
         self.held = ""
-        """Why the output waits in the VM: its log cannot be written. `on_held` is for changes."""
+        """Why the output waits in the VM: its log cannot be written. `on_held` is for changes.
+
+        Stays when the pump ends so: then its VM has taken along what waited.
+        """
         self.complete = asyncio.Event()
         """Set when the last record is in the log."""
         self.progress = 0
@@ -83,16 +86,9 @@ class OutputPump:
                     if self._vm_ended():
                         return
                 except OSError as exc:
-                    _log.warning(
-                        "a container's log cannot be written; its writer waits",
-                        container=self._container_id,
-                        path=str(self._writer.path),
-                        error=str(exc),
-                    )
-                    self._hold(exc.strerror or str(exc))
+                    self._hold(exc)
                     await self._clock.sleep(_DISK_RETRY_S)
         finally:
-            self._hold("")
             self._writer.close()
 
     async def _run_once(self) -> None:
@@ -107,6 +103,7 @@ class OutputPump:
                 await self._raise_status(call)
                 return
             self._resume(first)
+            self._go_on()
             async with together() as group:
                 reader = group.create_task(
                     self._read(call), name=f"output reader of {self._container_id}"
@@ -167,11 +164,7 @@ class OutputPump:
                 if self.complete.is_set():
                     return
                 continue
-            if size > _OWN_THREAD_BYTES:
-                cookie = await asyncio.to_thread(self._writer.append, batch)
-            else:
-                cookie = self._writer.append(batch)
-            self._hold("")
+            cookie = await self._append(batch, size)
             self.progress += 1
             last = batch[-1]
             await call.write(
@@ -185,9 +178,38 @@ class OutputPump:
                 await call.done_writing()
                 return
 
-    def _hold(self, why: str) -> None:
-        if why != self.held:
-            self.held = why
+    async def _append(self, batch: list[guest_pb2.OutputRecord], size: int) -> bytes:
+        """Write a batch, however long it has to wait for room; return the log's cookie."""
+        while True:
+            try:
+                if size > _OWN_THREAD_BYTES:
+                    cookie = await asyncio.to_thread(self._writer.append, batch)
+                else:
+                    cookie = self._writer.append(batch)
+            except OSError as exc:
+                self._hold(exc)
+                await self._clock.sleep(_DISK_RETRY_S)
+            else:
+                self._go_on()
+                return cookie
+
+    def _hold(self, error: OSError) -> None:
+        why = error.strerror or str(error)
+        if why == self.held:
+            return
+        _log.warning(
+            "a container's log cannot be written; its writer waits",
+            container=self._container_id,
+            path=str(self._writer.path),
+            error=str(error),
+        )
+        self.held = why
+        self._on_held()
+
+    def _go_on(self) -> None:
+        if self.held:
+            _log.info("a container's log is written again", container=self._container_id)
+            self.held = ""
             self._on_held()
 
     async def _raise_status(self, call: Any) -> None:

@@ -31,6 +31,12 @@ class Phases:
         for name, start, end in phases:
             self._add(name, start + shift, end + shift)
 
+    def take_earlier(self, phases: Sequence[pb.Phase]) -> None:
+        """Take over the steps that made a VM ready; their times count from its beginning."""
+        self.done += [
+            pb.Phase(name=f"ready_{p.name}", start_ns=p.start_ns, end_ns=p.end_ns) for p in phases
+        ]
+
     def _add(self, name: str, start: int, end: int) -> None:
         self.done.append(
             pb.Phase(

@@ -39,11 +39,12 @@ _MAKE_ABOVE = 0.25
 
 @dataclass(eq=False)
 class Spare:
-    """A VM nobody has yet. found: what the hypervisor finds it again by."""
+    """A VM nobody has yet. found: what the hypervisor finds it again by. phases: of its making."""
 
     seed: Seed
     found: str
     machine: Machine
+    phases: Phases
 
 
 @dataclass(eq=False)
@@ -82,7 +83,8 @@ class Spares:
         if scratch_bytes == self._context.settings.scratch_bytes:
             self._wanted.append(shape)
         for spare in self._ready:
-            if _fits(spare.seed, shape, scratch_bytes) and not spare.machine.vm.gone:
+            vm = spare.machine.vm
+            if _fits(spare.seed, shape, scratch_bytes) and not (vm.gone or vm.held):
                 self._ready.remove(spare)
                 return self._handed_over(spare)
         making = self._making
@@ -139,15 +141,16 @@ class Spares:
         gone = any(s.machine.vm.gone for s in self._ready)
         short = self._ready and _available() < _GIVE_BACK_BELOW
         lacking = len(self._ready) < self._context.settings.spare_vms
-        if gone or short or (lacking and self._may_make()):
+        if short:
+            # Not by `run`, which may be busy making one, or wait for its next try.
+            self._context.spawn(self._give_back_all(), "giving VMs back that were kept ready")
+        if gone or (lacking and self._may_make()):
             self._news.set()
 
     def _may_make(self) -> bool:
         return not self._starting and _available() >= _MAKE_ABOVE
 
     async def _bring_about(self) -> None:
-        if _available() < _GIVE_BACK_BELOW:
-            await self._give_back(self._ready)
         await self._give_back([s for s in self._ready if s.machine.vm.gone])
         while (missing := self._missing()) is not None:
             if not self._may_make():
@@ -171,6 +174,10 @@ class Spares:
                 over.append(spare)
         return over
 
+    async def _give_back_all(self) -> None:
+        _log.info("the host's memory is short: giving back the VMs that were kept ready")
+        await self._give_back(self._ready)
+
     async def _give_back(self, spares: list[Spare]) -> None:
         # None may be taken while another one ends.
         self._ready = [s for s in self._ready if s not in spares]
@@ -186,6 +193,7 @@ class Spares:
         began = context.clock.monotonic()
         making = self._making = _Making(seed, asyncio.get_running_loop().create_future())
         found: list[str] = []
+        phases = Phases()
 
         def on_machine(machine: Machine) -> None:
             making.machine = machine
@@ -193,13 +201,15 @@ class Spares:
                 machine.vm.yield_cpu()
 
         try:
-            tap = await context.network.open_tap(seed.machine_id)
-            await boot(context, seed, tap, Phases(), found.append, on_machine)
+            with phases.step("tap"):
+                tap = await context.network.open_tap(seed.machine_id)
+            await boot(context, seed, tap, phases, found.append, on_machine)
             assert making.machine is not None
             for _ in range(_REHEARSALS if self._ready else 1):
                 if making.awaited:
                     break  # as it is it serves the pod sooner
-                await rehearse(making.machine)
+                with phases.step("rehearsal"):
+                    await rehearse(making.machine)
         except BaseException:
             making.done.set_result(None)
             await asyncio.shield(_end(context, seed, making.machine))
@@ -208,7 +218,7 @@ class Spares:
             self._making = None
         took_s = round(context.clock.monotonic() - began, 2)
         _log.debug("a VM is ready for the next pod", machine=seed.machine_id, seconds=took_s)
-        spare = Spare(seed, found[-1], making.machine)
+        spare = Spare(seed, found[-1], making.machine, phases)
         if not making.awaited:
             self._ready.append(spare)
         making.done.set_result(spare)

@@ -11,7 +11,7 @@ from vk_provider.agent import guest_clock
 from vk_provider.agent.booting import Seed, boot
 from vk_provider.agent.context import Context
 from vk_provider.agent.disks import mount_image
-from vk_provider.agent.guest_calls import CALL_S, ask, fresh_entropy
+from vk_provider.agent.guest_calls import CALL_S, GuestMisbehaved, ask, fresh_entropy
 from vk_provider.agent.network import Attachment, Tap
 from vk_provider.agent.phases import Phases
 from vk_provider.agent.ports import Machine
@@ -36,6 +36,7 @@ async def start_machine(
     async with together() as group:
         if spare is not None:
             _adopt(context, sandbox, spare)
+            phases.take_earlier(spare.phases.done)
             attaching = _attach_beside(group, context, sandbox, request, phases)
         else:
             with phases.step("tap"):
@@ -129,7 +130,11 @@ async def _configure(
         share_process_namespace=request.share_process_namespace,
     )
     control = sandbox.guest().control
-    await ask(control.Configure(configure, timeout=CALL_S), f"configuring sandbox {sandbox.id}")
+    answer = await ask(
+        control.Configure(configure, timeout=CALL_S), f"configuring sandbox {sandbox.id}"
+    )
+    if answer.machine_id != sandbox.id:
+        raise GuestMisbehaved(f"the guest of sandbox {sandbox.id} has kept another machine id")
 
 
 async def _mount_early(context: Context, sandbox: Sandbox, image: str) -> None:

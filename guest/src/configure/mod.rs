@@ -12,15 +12,19 @@ use nix::mount::{mount, MsFlags};
 
 use crate::container::blocking;
 use crate::error::{Context, Error, Result};
-use crate::pb::ConfigureRequest;
+use crate::pb::{ConfigureRequest, ConfigureResponse};
 use crate::service::Guest;
 use crate::{clock, oci, paths};
 
 const ENTROPY_BYTES: usize = 64;
+const MACHINE_ID: &str = "/etc/machine-id";
 
 impl Guest {
-    /// Configures once; a repeat for the same sandbox sets the clock alone. Returns the boot id.
-    pub async fn configure(self: &Arc<Self>, request: ConfigureRequest) -> Result<String> {
+    /// Configures once; a repeat for the same sandbox sets the clock alone.
+    pub async fn configure(
+        self: &Arc<Self>,
+        request: ConfigureRequest,
+    ) -> Result<ConfigureResponse> {
         let _turn = self.configuring.lock().await;
         let known = self.sandbox_id();
         if !known.is_empty() {
@@ -31,17 +35,25 @@ impl Guest {
                 )));
             }
             clock::set_ns(request.clock_ns)?;
-            return boot_id();
+            return identity();
         }
         check(&request)?;
         let guest = self.clone();
         blocking(move || {
             apply(&request)?;
             *crate::lock(&guest.sandbox) = request.sandbox_id;
-            boot_id()
+            identity()
         })
         .await
     }
+}
+
+fn identity() -> Result<ConfigureResponse> {
+    let machine_id = fs::read_to_string(MACHINE_ID).context("read the machine id")?;
+    Ok(ConfigureResponse {
+        boot_id: boot_id()?,
+        machine_id: machine_id.trim().to_owned(),
+    })
 }
 
 /// The kernel makes it at the first read: not before Configure, or all clones of a template
@@ -106,7 +118,7 @@ fn apply(request: &ConfigureRequest) -> Result<()> {
     ] {
         fs::write(sandbox.join(name), text).context(format!("write {name}"))?;
     }
-    fs::write("/etc/machine-id", &machine_id).context("write the machine id")?;
+    fs::write(MACHINE_ID, &machine_id).context("write the machine id")?;
     if let Some(interface) = &request.interface {
         interface::configure(interface)?;
     }

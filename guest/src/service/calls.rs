@@ -68,7 +68,7 @@ impl GuestService for Service {
     async fn configure(&self, request: Request<ConfigureRequest>) -> Answer<ConfigureResponse> {
         let (guest, asked) = (self.guest().clone(), request.into_inner());
         let done = finish(async move { guest.configure(asked).await }).await;
-        answer(done.map(|boot_id| ConfigureResponse { boot_id }))
+        answer(done)
     }
 
     async fn rehearse(&self, request: Request<RehearseRequest>) -> Answer<RehearseResponse> {

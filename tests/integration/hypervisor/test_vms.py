@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -23,7 +24,7 @@ from vk_provider.agent.hypervisor import (
     VmSpec,
 )
 from vk_provider.agent.hypervisor.process import start_ticks
-from vk_provider.common.errors import NotFound
+from vk_provider.common.errors import Exhausted, NotFound
 
 pytestmark = pytest.mark.vm
 
@@ -203,6 +204,8 @@ async def test_templates_are_made_used_kept_and_distrusted(
     ]
     assert [vm.record.start_mode for vm in (first, second)] == ["template", "template"]
     assert first.usage().private_memory_bytes < 64 << 20
+    await no_record_costs_no_template(hypervisor, run_dir)
+    await another_descriptor_costs_no_start(hypervisor, run_dir)
     (tmp_path / "disk").write_bytes(bytes(1 << 20))
     await first.attach_disk(1, tmp_path / "disk", read_only=True)
     await first.kill()
@@ -231,3 +234,41 @@ async def test_templates_are_made_used_kept_and_distrusted(
     assert "checksums are wrong" in vm.record.start_reason
     await vm.kill()
     await distrusting.close()
+
+
+async def no_record_costs_no_template(hypervisor: Hypervisor, run_dir: Path) -> None:
+    """A full disk, by which no VM can be written down, says nothing against the template."""
+
+    def refuse(_: VmRecord) -> None:
+        raise Exhausted("make room")
+
+    before = zombies()
+    for _ in range(4):
+        with pytest.raises(Exhausted, match="make room"):
+            await hypervisor.start(order(run_dir, template=True), refuse)
+        assert len(hypervisor.list_cgroups()) == 2  # of those that run
+    assert zombies() == before
+    vm = await hypervisor.start(order(run_dir, template=True), lambda _: None)
+    assert vm.record.start_mode == "template"
+    await vm.kill()
+
+
+def zombies() -> set[int]:
+    """Return the ended children that nobody has waited for."""
+    children = psutil.Process().children()
+    return {child.pid for child in children if child.status() == psutil.STATUS_ZOMBIE}
+
+
+async def another_descriptor_costs_no_start(hypervisor: Hypervisor, run_dir: Path) -> None:
+    """A QEMU that holds its memory elsewhere is ended, and another one does without discards."""
+    assert hypervisor._library is not None
+    (template,) = hypervisor._library._loaded.values()
+    number, template.memory_number = template.memory_number, 90
+    assert number is not None
+    vm = await hypervisor.start(order(run_dir, template=True), lambda _: None)
+    assert vm.record.start_mode == "template"
+    (again,) = hypervisor._library._loaded.values()
+    assert again.memory_number is None
+    assert [name for name, _, _ in vm.phases].count("vm_spawn") == 1
+    await vm.kill()
+    template.memory_number = number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import sqlite3
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from tests.unit.agent.agent_world import CONTAINER, SANDBOX, World, create_reque
 from tests.unit.agent.test_lifecycle import exited, running, until
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider._pb.guest_pb2 import OutputRecord
-from vk_provider.agent.containers import create_container
+from vk_provider.agent import exits
+from vk_provider.agent.containers import create_container, stop_container
 from vk_provider.agent.context import Context
 from vk_provider.agent.logs import LogWriter
 from vk_provider.agent.sandboxes import remove_sandbox, run_sandbox, stop_sandbox
@@ -69,29 +71,69 @@ async def test_a_sandbox_can_be_stopped_and_removed(world: World) -> None:
         assert context.store.sandboxes() == []
 
 
+class FullDisk:
+    """Has no room for logs until it is given some."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = True
+        append = LogWriter.append
+
+        def append_where_there_is_room(writer: LogWriter, records: Sequence[OutputRecord]) -> bytes:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return append(writer, records)
+
+        monkeypatch.setattr(LogWriter, "append", append_where_there_is_room)
+
+
 async def test_a_log_that_waits_for_room_says_so_and_when_it_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world.agent() as context:
         await running(context)
-        container = context.container(CONTAINER)
-        full = True
-        append = LogWriter.append
-
-        def append_where_there_is_room(writer: LogWriter, records: Sequence[OutputRecord]) -> bytes:
-            if full:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return append(writer, records)
-
-        monkeypatch.setattr(LogWriter, "append", append_where_there_is_room)
+        container, disk = context.container(CONTAINER), FullDisk(monkeypatch)
         seq = context.events.seq
         await world.guest.say(CONTAINER, "hello\n")
         await until(lambda: container.status().log_held == "No space left on device")
+        await world.guest.say(CONTAINER, "you\n")
         assert context.events.seq == seq + 1
-        full = False
+        disk.full = False
         await until(lambda: container.status().log_held == "")
         assert context.events.seq == seq + 2
-        assert "hello" in container.log_path.read_text()
+        await until(lambda: "you" in container.log_path.read_text())
+        assert container.log_path.read_text().count("hello") == 1
+
+
+async def test_a_container_has_not_ended_while_its_last_words_wait_for_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "_STALL_S", 0.01)
+    async with world.agent() as context:
+        await running(context)
+        container, disk = context.container(CONTAINER), FullDisk(monkeypatch)
+        await world.guest.say(CONTAINER, "last words\n")
+        await until(lambda: container.status().log_held)
+        await world.guest.end(CONTAINER, 0)
+        await asyncio.sleep(0.1)
+        assert container.status().state == pb.CONTAINER_RUNNING
+        disk.full = False
+        assert (await exited(context)).exit_code == 0
+        assert "last words" in container.log_path.read_text()
+
+
+async def test_who_is_to_end_does_not_wait_for_room(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "_STALL_S", 0.01)
+    async with world.agent() as context:
+        await running(context)
+        container = context.container(CONTAINER)
+        FullDisk(monkeypatch)
+        await world.guest.say(CONTAINER, "last words\n")
+        await until(lambda: container.status().log_held)
+        await world.guest.end(CONTAINER, 0)
+        assert (await stop_container(context, CONTAINER, 0, "")).exit_code == 0
+        assert context.sandbox(SANDBOX).record.status.state == pb.SANDBOX_READY
 
 
 async def test_a_vm_that_waits_for_room_says_so_and_when_it_goes_on(world: World) -> None:

@@ -48,6 +48,9 @@ async def test_a_sandbox_of_its_shape_takes_it_and_leaves_no_trace_of_it(world: 
         assert world.guest.configured is not None
         assert world.guest.configured.machine_id == SANDBOX  # no container sees the guest's file
         assert record.status.start_reason == "one of the VMs kept ready; cold: a test"
+        assert {"ready_scratch", "ready_vm", "ready_rehearsal", "configure"} <= {
+            phase.name for phase in record.status.phases
+        }
         assert context.store.sandboxes()[0].machine_id == spare
         await until(lambda: len(world.machines.vms) == 2)  # and the next one is made
         await remove_sandbox(context, SANDBOX)
@@ -112,6 +115,31 @@ async def test_none_is_made_where_memory_is_not_plenty(
         spares.look()
         await until(lambda: not spares._news.is_set())
         assert spares.ready == 1
+
+
+async def test_all_are_given_back_when_memory_is_short_also_while_one_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = 1.0
+    monkeypatch.setattr(module, "_available", lambda: available)
+    async with world.agent() as context:
+        context.settings = replace(context.settings, spare_vms=2)
+        spares = context.spares = Spares(context)
+        context.spawn(spares.run(), "VMs kept ready")
+        await until(lambda: spares.ready == 1)
+        world.guest.hang.clear()  # the second one's rehearsal takes its time
+        available = 0.09
+        spares.look()
+        first = next(iter(world.machines.vms.values()))
+        await until(first.ended.done)
+        world.guest.hang.set()
+
+
+async def test_one_that_waits_for_room_on_the_disk_is_nobodys(world: World) -> None:
+    async with with_spare(world) as (context, spare):
+        world.machines.vms[spare].held = True
+        await run_sandbox(context, run_request(size_override=SMALLEST))
+        assert context.sandbox(SANDBOX).record.machine_id == SANDBOX
 
 
 async def test_who_wants_another_disk_starts_a_vm_of_its_own(world: World) -> None:

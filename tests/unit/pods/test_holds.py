@@ -56,3 +56,4 @@ def test_what_a_new_node_process_finds_waiting_is_told() -> None:
 def test_what_has_ended_goes_on_no_more() -> None:
     assert told(state(QUIET), state()) == []
     assert told(state(FULL), state(sandbox(state=ENDED))) == []
+    assert told(state(QUIET), state(sandbox(run("main", exit_code=0), state=ENDED))) == []

@@ -156,13 +156,18 @@ def _start(
         output.close()
         cgroup.remove()
         raise
-    process = Process.of_child(child)
+    try:
+        process = Process.of_child(child)
+    except OSError as exc:
+        child.kill()
+        child.wait()
+        output.close()
+        cgroup.remove()
+        raise Unavailable(f"QEMU of VM {request.name} cannot be watched: {exc}") from exc
     try:
         on_process(process)
     except BaseException:
-        process.kill()
-        child.wait()
-        process.release()
+        process.undo_start()
         output.close()
         cgroup.remove()
         raise

@@ -17,7 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from vk_provider.agent.hypervisor.process import start_ticks
 from vk_provider.common.errors import Unavailable
+from vk_provider.common.logging import get_logger
+
+_log = get_logger("hypervisor")
 
 GIVEN_FROM = 100
 """QEMU is given what it is given by numbers from here on. Those below are its own to give, so that
@@ -62,29 +66,36 @@ def call_with_discards_answered(number: int, work: Callable[[], _Result]) -> _Re
 
 
 def check_memory_number(pid: int, memory_fd: int, number: int) -> None:
-    """Raise DiscardsNotAnsweredError unless that descriptor of a process is that file.
+    """Raise DiscardsNotAnsweredError unless that descriptor of a process is that file, NotFound
+    where the process has ended.
 
     A filter for the wrong one would have a disk's discards succeed that were not done.
     """
     try:
         held = Path(f"/proc/{pid}/fd/{number}").stat()
-    except FileNotFoundError:
-        held = None
-    if held is None or not os.path.samestat(held, os.fstat(memory_fd)):
+    except OSError as exc:
+        start_ticks(pid)  # raises NotFound where QEMU has ended: then it tells nothing
+        raise DiscardsNotAnsweredError(f"QEMU has no descriptor {number} this time: {exc}") from exc
+    if not os.path.samestat(held, os.fstat(memory_fd)):
         raise DiscardsNotAnsweredError(f"QEMU has its memory not at descriptor {number} this time")
 
 
 def own_memory_number(pid: int, memory_fd: int) -> int | None:
-    """Return the descriptor by which QEMU itself has opened a file; None where it has not."""
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        if int(entry.name) >= GIVEN_FROM:
-            continue
+    """Return the descriptor by which QEMU itself has opened a file; None where it can't be told."""
+    wanted = os.fstat(memory_fd)
+    try:
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError as exc:
+        _log.warning("QEMU's descriptors cannot be read", error=str(exc))
+        return None
+    for entry in entries:
         try:
             held = entry.stat()
-        except FileNotFoundError:
+        except OSError:
             continue
-        if os.path.samestat(held, os.fstat(memory_fd)):
+        if int(entry.name) < GIVEN_FROM and os.path.samestat(held, wanted):
             return int(entry.name)
+    _log.warning("restored VMs will not give memory back: QEMU's descriptor of it is not found")
     return None
 
 

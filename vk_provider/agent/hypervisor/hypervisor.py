@@ -30,7 +30,7 @@ from vk_provider.agent.hypervisor.spec import (
     VmSpec,
     ram_mib,
 )
-from vk_provider.agent.hypervisor.starter import Starter
+from vk_provider.agent.hypervisor.starter import RestoreFailedError, Starter
 from vk_provider.agent.hypervisor.templates import SealedTemplate, TemplateLibrary
 from vk_provider.agent.hypervisor.templates.key import TemplateKey
 from vk_provider.agent.hypervisor.templates.maker import MAKER_GROUP, Maker
@@ -114,18 +114,23 @@ class Hypervisor:
         accelerator = Accelerator(self.accelerator.name, self._settings.tb_size_mib, self._tsc_khz)
         starter = Starter(self._host, self._settings, accelerator, spec, on_record)
         template, reason = await self._template_for(spec)
-        if template is not None and self._library is not None:
-            try:
-                return await starter.restored(template, reason)
-            except (VkError, OSError) as exc:
-                _log.warning("a restore failed", vm=spec.sandbox_id, error=str(exc))
-                await self._library.drop(template, str(exc))
-                reason = f"the restore from {reason} failed: {exc}"
-        self._booting += 1
         try:
-            return await starter.cold(reason)
-        finally:
-            self._booting -= 1
+            if template is not None and self._library is not None:
+                try:
+                    vm = await starter.restored(template, reason)
+                    self._library.proven(template)
+                    return vm
+                except RestoreFailedError as exc:
+                    _log.warning("a restore failed", vm=spec.sandbox_id, error=str(exc))
+                    await self._library.drop(template, str(exc))
+                    reason = f"the restore from {reason} failed: {exc}"
+            self._booting += 1
+            try:
+                return await starter.cold(reason)
+            finally:
+                self._booting -= 1
+        except OSError as exc:
+            raise Unavailable(f"VM {spec.sandbox_id} could not be started: {exc}") from exc
 
     async def prepare(self, vcpus: int, memory_mib: int) -> bool:
         """Have a template for that shape and wait for it; False where none can be made.

@@ -130,6 +130,13 @@ class Process:
         except ProcessLookupError:
             return
 
+    def undo_start(self) -> None:
+        """End a child that was only just started, and wait for it here and now."""
+        self.kill()
+        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        self.ended.set_result(-signal.SIGKILL)
+        self.release()
+
     def release(self) -> None:
         """Look at it no more; it goes on."""
         if self._pidfd < 0:

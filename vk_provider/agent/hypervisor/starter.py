@@ -23,7 +23,7 @@ from vk_provider.agent.hypervisor.spec import (
 )
 from vk_provider.agent.hypervisor.templates import SealedTemplate, restore_state
 from vk_provider.agent.hypervisor.vm import Vm, guest_addresses
-from vk_provider.common.errors import DeadlineExceeded, Unavailable
+from vk_provider.common.errors import DeadlineExceeded, Unavailable, VkError
 from vk_provider.common.logging import get_logger
 
 _log = get_logger("hypervisor")
@@ -31,6 +31,10 @@ _log = get_logger("hypervisor")
 OnRecord = Callable[[VmRecord], None]
 
 _MONITOR_S = 10.0
+
+
+class RestoreFailedError(VkError):
+    """A VM was not to be had from a template: it may be a bad one."""
 
 
 @dataclass
@@ -65,12 +69,15 @@ class Starter:
                     ) from exc
 
     async def restored(self, template: SealedTemplate, reason: str) -> Vm:
-        """Restore. Raises VkError or OSError, and leaves nothing of the VM then."""
+        """Restore. Raises RestoreFailedError where the template may be at fault, other VkErrors or
+        OSError where it is not; leaves nothing of the VM then.
+        """
         try:
             return await self._restored_once(template, reason)
         except DiscardsNotAnsweredError as exc:
             _log.warning("restored VMs will not give memory back", error=str(exc))
             template.memory_number = None
+            self.phases.clear()
             return await self._restored_once(template, reason)
 
     async def _restored_once(self, template: SealedTemplate, reason: str) -> Vm:
@@ -83,10 +90,13 @@ class Starter:
                     await machine.connect(deadline_s)
                 if number is not None:
                     check_memory_number(machine.process.pid, memory_fd, number)
-                with self._phase("vm_restore"):
-                    await restore_state(machine, state_fd, deadline_s)
-                with self._phase("vm_answer"):
-                    hello = await self._run(machine, guest, deadline_s)
+                try:
+                    with self._phase("vm_restore"):
+                        await restore_state(machine, state_fd, deadline_s)
+                    with self._phase("vm_answer"):
+                        hello = await self._run(machine, guest, deadline_s)
+                except VkError as exc:
+                    raise RestoreFailedError(str(exc)) from exc
             except BaseException:
                 await _undo(machine, guest)
                 raise

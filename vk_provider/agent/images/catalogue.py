@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,7 +123,8 @@ class Catalogue:
 
     def remove(self, image: StoredImage) -> None:
         """Remove an image. Those that have its disk open keep it until they close it."""
-        gone = self._work / f"removed-{image.key}"
+        # A name of its own: of an earlier removal something may be left, until the next start.
+        gone = self._work / f"removed-{image.key}-{time.monotonic_ns()}"
         self._home(image).rename(gone)
         self._images.pop(image.image_ref, None)
         shutil.rmtree(gone)

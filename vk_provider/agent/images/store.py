@@ -152,7 +152,11 @@ class ImageStore:
         )
         removed: list[StoredImage] = []
         for image in chosen:
-            await self._remove(image)
+            try:
+                await self._remove(image)
+            except VkError as exc:  # the next one may go
+                _log.warning("an unused image stays", image=image.image_ref, why=str(exc))
+                continue
             removed.append(image)
             _log.info("removed an unused image", image=image.image_ref, names=image.repo_tags)
         return collector.Collected(

@@ -80,7 +80,10 @@ class PodNetwork:
         self._cidrs, self._built_in = wanted, None
         if self._configured() is None:
             await self._prepare_built_in()
-        await asyncio.to_thread(self._cidrs_file.write_bytes, orjson.dumps(wanted))
+        try:
+            await asyncio.to_thread(self._cidrs_file.write_bytes, orjson.dumps(wanted))
+        except OSError as exc:  # the node says them again to the next agent, only later
+            _log.warning("pod CIDRs are not remembered", file=str(self._cidrs_file), why=str(exc))
 
     def ready(self) -> tuple[bool, str]:
         """Whether pods can be attached, and a sentence that says how or why not."""

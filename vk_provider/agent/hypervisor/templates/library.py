@@ -81,12 +81,17 @@ class TemplateLibrary:
 
     async def drop(self, template: SealedTemplate, why: str) -> None:
         """Never use this template again, here and on disk; a new one is made at the next need."""
+        if self._loaded.get(template.digest) is not template:
+            return  # dropped by another VM's start, or by its age; what is there now is a newer one
         _log.warning("dropped a template", template=template.digest, reason=why)
         self._failures.setdefault(template.digest, []).append(why)
-        if self._loaded.get(template.digest) is template:
-            del self._loaded[template.digest]
-            template.close()
+        del self._loaded[template.digest]
+        template.close()
         await self._remove(template.digest)
+
+    def proven(self, template: SealedTemplate) -> None:
+        """Take note that a VM was restored from it: what failed before is of no account."""
+        self._failures.pop(template.digest, None)
 
     async def prune(self) -> None:
         """Remove from the disk what nobody used for long, and what it has no room for.

@@ -168,4 +168,4 @@ class Shelf:
             (self._directory / digest).rename(gone)
         except FileNotFoundError:
             return
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(gone)

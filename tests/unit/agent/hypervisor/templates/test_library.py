@@ -126,6 +126,26 @@ async def test_a_dropped_template_is_never_used_again(tmp_path: Path) -> None:
         assert await templates.made(KEY)
 
 
+async def test_what_vms_of_one_template_fail_by_counts_once_and_a_success_clears_it(
+    tmp_path: Path,
+) -> None:
+    maker = PlayedMaker()
+    async with library(tmp_path, maker) as templates:
+        for _ in range(4):
+            assert await templates.made(KEY)
+            found, _ = await templates.find(KEY)
+            assert found is not None
+            for _ in range(3):
+                await templates.drop(found, "the restore failed")
+            assert "given up" not in (await templates.find(KEY))[1]
+            assert await templates.made(KEY)
+            newer, _ = await templates.find(KEY)
+            assert newer is not None
+            await templates.drop(found, "the restore failed")  # told late: the newer one stays
+            assert (await templates.find(KEY))[0] is newer
+            templates.proven(newer)
+
+
 async def test_a_full_disk_costs_only_the_copy_on_it(tmp_path: Path) -> None:
     async with library(tmp_path, PlayedMaker(), min_free_bytes=1 << 60) as templates:
         assert await templates.made(KEY)

@@ -165,3 +165,95 @@ async def test_a_change_before_the_pod_was_started_is_what_it_starts_with() -> N
         assert world.container_status()["resources"] == LARGE
         assert world.container_status()["restartCount"] == 0
         assert conditions(world) == {}
+
+
+async def test_a_new_process_of_the_node_finds_nothing_to_do_after_a_resize() -> None:
+    async with pod_world() as world:
+        # What the pod gives a container shows in its status, and is not the container's own.
+        of_pod = {"limits": {"cpu": "500m", "memory": "256Mi"}}
+        resources = {"requests": {"memory": "1000001"}, "limits": {"memory": "1000001"}}
+        await world.create(pod("web", container(resources=resources), resources=of_pod))
+        ask(world, {"requests": {"memory": "2000001"}, "limits": {"memory": "2000001"}})
+        await world.settle()
+        assert conditions(world) == {}
+        before = world.api.reasons()
+        for _ in range(2):
+            await world.kill_node()
+            await world.start_node()
+        assert world.api.reasons() == before
+        assert len(limits_set(world)) == 1
+
+
+async def test_what_was_refused_stays_so_for_a_container_that_never_ran() -> None:
+    async with pod_world() as world:
+        missing = container(resources=SMALL, image="registry.test/none:1")
+        await world.create(pod("web", missing))
+        huge = {"requests": SMALL["requests"], "limits": {"cpu": "200m", "memory": "2Gi"}}
+        ask(world, huge, image="registry.test/none:1")
+        await world.settle()
+        assert conditions(world)["PodResizePending"]["reason"] == "Infeasible"
+        await world.kill_node()
+        await world.start_node()
+        assert conditions(world)["PodResizePending"]["reason"] == "Infeasible"
+        assert world.api.reasons().count("ResizeInfeasible") == 1
+
+
+async def test_a_shrink_that_fails_is_taken_up_by_a_new_process() -> None:
+    async with pod_world() as world:
+        await world.create(pod("web", container(resources=LARGE)))
+        refusal = FailedPrecondition("cannot set a memory limit (1) below current usage (2)")
+        world.runtime.fail("update_container_resources", refusal)
+        ask(world, SMALL)
+        await world.settle()
+        world.runtime.fail("update_container_resources", refusal)
+        await world.kill_node()
+        await world.start_node()
+        assert conditions(world)["PodResizeInProgress"]["reason"] == "Error"
+        assert world.api.reasons().count("ResizeStarted") == 1
+        assert world.api.reasons().count("ResizeError") == 1
+        await world.advance(10)
+        assert conditions(world) == {}
+        assert world.api.reasons().count("ResizeCompleted") == 1
+
+
+async def test_a_resize_is_judged_later_while_the_node_object_is_away() -> None:
+    async with pod_world() as world:
+        await world.create(pod("web", container(resources=SMALL)))
+        id_ = world.running()
+        node, world.api.node_object = world.api.node_object, None
+        ask(world, LARGE)
+        await world.settle()
+        assert world.running() == id_
+        assert limits_set(world) == []
+        world.api.node_object = node
+        await world.advance(5)
+        assert limits_set(world) == [id_]
+        assert conditions(world) == {}
+
+
+async def test_a_container_that_is_being_pulled_starts_with_what_was_given_meanwhile() -> None:
+    async with pod_world() as world:
+        gate = world.runtime.hold("pull_image")
+        await world.create(pod("web", container(resources=SMALL)))
+        ask(world, LARGE)
+        await world.settle()
+        gate.set()
+        await world.settle()
+        assert world.container_status()["resources"] == LARGE
+        assert world.container_status()["restartCount"] == 0
+        assert limits_set(world) == []
+        assert conditions(world) == {}
+        assert world.api.reasons().count("ResizeCompleted") == 1
+
+
+async def test_what_a_runtime_class_takes_beside_the_pod_is_not_asked_of_its_vm() -> None:
+    async with pod_world() as world:
+        whole = {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}
+        half = {"requests": {"cpu": "500m"}, "limits": {"cpu": "500m"}}
+        spec = pod("web", container(resources=whole), overhead={"cpu": "250m"})
+        await world.create(spec)
+        for resources in (half, whole):
+            ask(world, resources)
+            await world.settle()
+            assert conditions(world) == {}
+            assert world.container_status()["resources"] == resources

@@ -41,7 +41,7 @@ class FakeApi:
         """What every request is answered with instead."""
         self.slow_s = 0.0
         """How long every answer takes; a watch's, to begin."""
-        self.node_object: Json = {
+        self.node_object: Json | None = {
             "metadata": {"name": "vk", "labels": {}},
             "spec": {},
             "status": {

@@ -13,6 +13,8 @@ from vk_provider.agent.guest_calls import CALL_S, ask
 from vk_provider.agent.oci import linux_resources
 from vk_provider.common.errors import FailedPrecondition, Unavailable
 
+_PAGE = 4096
+
 
 async def update_resources(
     context: Context,
@@ -54,7 +56,10 @@ def _read_back(wanted: pb.LinuxResources, text: str) -> pb.LinuxResources:
         if "period" in cpu:
             found.cpu_period_us = max(0, int(cpu["period"]))
         if "limit" in memory:
-            found.memory_limit_bytes = max(0, int(memory["limit"]))
+            limit = max(0, int(memory["limit"]))
+            # The kernel counts whole pages; that is no other limit than was asked for.
+            if limit != wanted.memory_limit_bytes // _PAGE * _PAGE:
+                found.memory_limit_bytes = limit
     except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as exc:
         raise Unavailable(f"the guest read back limits that make no sense: {text[:200]!r}") from exc
     return found

@@ -80,10 +80,8 @@ async def _finish(context: Context, container: Container, info: guest_pb2.Contai
             async with asyncio.timeout(_STALL_S):
                 await pump.complete.wait()
         except TimeoutError:
-            wanted = (
-                container.stop_by is not None and container.stop_by <= context.clock.monotonic()
-            )
-            if pump.progress == before and (wanted or not pump.held):
+            waits = pump.waits_for_room and container.stop_by is None
+            if pump.progress == before and not waits:
                 break
     _exited(context, container, info)
 

@@ -8,6 +8,7 @@ is full or slow holds the guest's writer back and nothing else.
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ class OutputPump:
 
         Stays when the pump ends so: then its VM has taken along what waited.
         """
+        self.waits_for_room = False
+        """It waits for nothing but room on the disk, and goes on by itself."""
         self.complete = asyncio.Event()
         """Set when the last record is in the log."""
         self.progress = 0
@@ -68,6 +71,8 @@ class OutputPump:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._acked = 0
+        self._cookie = b""
+        """Of the log as far as it is written."""
 
     async def run(self) -> None:
         """Pump until the log is complete. Raises GuestMisbehaved; cancel it to end it early."""
@@ -120,7 +125,7 @@ class OutputPump:
             self._writer.resume(first.resume.cookie)
         except Invalid as exc:
             raise GuestMisbehaved(str(exc)) from exc
-        self._acked = first.resume.acked_seq
+        self._acked, self._cookie = first.resume.acked_seq, first.resume.cookie
 
     async def _read(self, call: Any) -> None:
         begin = seq = self._acked
@@ -164,12 +169,12 @@ class OutputPump:
                 if self.complete.is_set():
                     return
                 continue
-            cookie = await self._append(batch, size)
+            await self._append(batch, size)
             self.progress += 1
             last = batch[-1]
             await call.write(
                 guest_pb2.OutputAck(
-                    container_id=self._container_id, acked_seq=last.seq, cookie=cookie
+                    container_id=self._container_id, acked_seq=last.seq, cookie=self._cookie
                 )
             )
             self._acked = last.seq
@@ -178,22 +183,26 @@ class OutputPump:
                 await call.done_writing()
                 return
 
-    async def _append(self, batch: list[guest_pb2.OutputRecord], size: int) -> bytes:
-        """Write a batch, however long it has to wait for room; return the log's cookie."""
+    async def _append(self, batch: list[guest_pb2.OutputRecord], size: int) -> None:
+        """Write a batch, however long it has to wait for room."""
         while True:
             try:
+                if self.held:
+                    # Whoever makes room may have removed the file that is open here.
+                    self._writer.resume(self._cookie)
                 if size > _OWN_THREAD_BYTES:
-                    cookie = await asyncio.to_thread(self._writer.append, batch)
+                    self._cookie = await asyncio.to_thread(self._writer.append, batch)
                 else:
-                    cookie = self._writer.append(batch)
+                    self._cookie = self._writer.append(batch)
             except OSError as exc:
                 self._hold(exc)
                 await self._clock.sleep(_DISK_RETRY_S)
             else:
                 self._go_on()
-                return cookie
+                return
 
     def _hold(self, error: OSError) -> None:
+        self.waits_for_room = error.errno in (errno.ENOSPC, errno.EDQUOT)
         why = error.strerror or str(error)
         if why == self.held:
             return
@@ -207,6 +216,7 @@ class OutputPump:
         self._on_held()
 
     def _go_on(self) -> None:
+        self.waits_for_room = False
         if self.held:
             _log.info("a container's log is written again", container=self._container_id)
             self.held = ""

@@ -71,7 +71,10 @@ def fit(
 ) -> Rejection | None:
     """Return why the node has no room for what a running pod asks for, None where it has."""
     others = [other for other in active_pods if uid_of(other) != uid_of(pod)]
-    return _resources(pod, others, allocatable)
+    try:
+        return _resources(pod, others, allocatable)
+    except Invalid as exc:
+        return Rejection("UnexpectedAdmissionError", f"the pod's spec can't be read: {exc}")
 
 
 def _features(pod: Pod) -> Rejection | None:

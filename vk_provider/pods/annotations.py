@@ -14,7 +14,8 @@ _MIB = 1024 * 1024
 CONTAINER_HASH = PREFIX + "container-hash"
 """Of the definition that a run was made from (`planner.container_hash`)."""
 RESOURCES = PREFIX + "resources"
-"""What CPU and memory a run has (`resize.resources_note`)."""
+"""On containers: the resources that a run has, as a spec writes them; on sandboxes: those that the
+pod's containers had been given when it started, by name (JSON, `resize`)."""
 TERMINATION_POLICY = PREFIX + "termination-message-policy"
 GRACE_PERIOD = PREFIX + "termination-grace-period-seconds"
 """On sandboxes: how long an orphan's containers are given to end."""

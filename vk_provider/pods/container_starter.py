@@ -74,6 +74,7 @@ async def start_container(
             retry = min(retry, ctx.services.clock.now_ns() + _FIRST_PULL_RETRY_NS)
         ctx.wait(name, present.waiting, retry)
         return False
+    container = ctx.container(name)  # it may have been given other resources meanwhile
     id_ = await _create(ctx, container, present.image)
     if id_ is None or not await _start(ctx, container, id_):
         return False

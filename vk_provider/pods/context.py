@@ -10,7 +10,7 @@ from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.pods.actions import ProbeResults
 from vk_provider.pods.holds import tell_holds
 from vk_provider.pods.pod_state import PodState
-from vk_provider.pods.podspec import Pod, all_containers, uid_of
+from vk_provider.pods.podspec import Container, Pod, all_containers, uid_of
 from vk_provider.pods.probes.model import ProbeKind, ProbeResult
 from vk_provider.pods.resizing import Resizing
 from vk_provider.pods.services import PodServices
@@ -64,6 +64,10 @@ class PodContext:
     def pod_ip(self) -> str:
         """The pod's first address, "" for none."""
         return next(iter(self.pod_ips), "")
+
+    def container(self, name: str) -> Container:
+        """Return the newest definition of a container."""
+        return next(c for c in all_containers(self.pod) if c["name"] == name)
 
     def observe(self, state: PodState) -> None:
         """Take a listing of the runtime."""

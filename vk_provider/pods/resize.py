@@ -24,7 +24,7 @@ from vk_provider.pods.podspec import (
     init_containers,
     is_sidecar,
 )
-from vk_provider.pods.resources import pod_requests
+from vk_provider.pods.resources import container_requests
 
 Allocation = Mapping[str, Mapping[str, Any]]
 """Container resources as a spec has them, by container name."""
@@ -52,11 +52,8 @@ def allocation_of(pod: Pod) -> dict[str, Mapping[str, Any]]:
     return {str(c["name"]): c.get("resources") or {} for c in resizable(pod)}
 
 
-def known_allocation(pod: Pod) -> dict[str, Mapping[str, Any]]:
-    """Return what a pod was given by an earlier process of this node: what its status shows.
-
-    What had been given and was not made yet is judged again, and comes out the same.
-    """
+def shown_allocation(pod: Pod) -> dict[str, Mapping[str, Any]]:
+    """Return what the pod's status shows of what it was given: all that is known of it at first."""
     allocation = allocation_of(pod)
     status = pod.get("status") or {}
     for key in ("initContainerStatuses", "containerStatuses"):
@@ -64,6 +61,27 @@ def known_allocation(pod: Pod) -> dict[str, Mapping[str, Any]]:
             if shown["name"] in allocation and "resources" in shown:
                 allocation[shown["name"]] = shown["resources"]
     return allocation
+
+
+def noted_allocation(pod: Pod, state: PodState) -> dict[str, Mapping[str, Any]]:
+    """Return what the notes of an earlier process say that the pod's containers were given.
+
+    A change that was given and is noted nowhere yet is judged again.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    sandbox = state.sandbox
+    if sandbox is not None and RESOURCES in sandbox.annotations:
+        found |= json.loads(sandbox.annotations[RESOURCES])
+    for container in resizable(pod):
+        run = state.latest(str(container["name"]))
+        if run is not None and RESOURCES in run.annotations:
+            found[str(container["name"])] = json.loads(run.annotations[RESOURCES])
+    return found
+
+
+def allocation_note(pod: Pod) -> str:
+    """Return the note of what a pod's containers have been given, for `noted_allocation`."""
+    return json.dumps(allocation_of(pod))
 
 
 def with_allocation(pod: Pod, allocation: Allocation) -> Pod:
@@ -100,7 +118,7 @@ def figures(resources: Mapping[str, Any] | None) -> dict[str, list[int]]:
 
 def resources_note(container: Container) -> str:
     """Return the note of what a run has, for `change` to read (kubelet's actuated resources)."""
-    return json.dumps(figures(container.get("resources")))
+    return json.dumps(container.get("resources") or {})
 
 
 def change(container: Container, run: pb.ContainerStatus) -> Change:
@@ -109,8 +127,8 @@ def change(container: Container, run: pb.ContainerStatus) -> Change:
     wanted = figures(container.get("resources"))
     if noted is None:
         return "update"  # made before there were such notes
-    has = json.loads(noted)
-    changed = {name for name in wanted if wanted[name] != has.get(name)}
+    has = figures(json.loads(noted))
+    changed = {name for name in wanted if wanted[name] != has[name]}
     if not changed:
         return "none"
     for policy in container.get("resizePolicy") or ():
@@ -133,8 +151,8 @@ def beyond_vm(wanted: Pod, given: Pod, sandbox: pb.SandboxStatus | None) -> Pend
 
     A pod that had more than its VM from the beginning may keep that, and ask for less.
     """
-    if sandbox is None or not sandbox.shape.cpu_milli:
-        return None
+    if sandbox is None or sandbox.state == pb.SANDBOX_NOT_READY or not sandbox.shape.cpu_milli:
+        return None  # the next VM is made for what the pod has then
     shape = sandbox.shape
     for name, asked, had, most, unit in (
         ("cpu", _claims(wanted, "cpu"), _claims(given, "cpu"), shape.cpu_milli, "m"),
@@ -152,7 +170,7 @@ def beyond_vm(wanted: Pod, given: Pod, sandbox: pb.SandboxStatus | None) -> Pend
 
 def _claims(pod: Pod, name: Literal["cpu", "memory"]) -> int:
     """Return the larger of the sum of requests and the largest single limit (the shape rule)."""
-    total = pod_requests(pod).get(name, 0) * (1000 if name == "cpu" else 1)
+    total = container_requests(pod).get(name, 0) * (1000 if name == "cpu" else 1)
     limits = [figures(c.get("resources"))[name][1] for c in resizable(pod)]
     return max(int(total), *limits, 0)
 

@@ -1,7 +1,7 @@
 """One pod's resizes: what it has been given, and the conditions and events that tell of a change.
 
-Nothing of it is lost with this process: what was given is in the pod's status, what was made in
-the notes of its runs.
+Nothing of it is lost with this process: what was given and made is in the notes of the pod's VM and
+runs, and what was only given in the condition that a resize is in progress.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from vk_provider.pods.resize import (
     beyond_vm,
     differs,
     in_progress,
-    known_allocation,
+    noted_allocation,
+    shown_allocation,
     summary,
     with_allocation,
 )
@@ -46,7 +47,8 @@ class Resizing:
         self._recorder = recorder
         self._clock = clock
         self._fit = fit
-        self._allocation = known_allocation(pod) if was_admitted else allocation_of(pod)
+        self._allocation = shown_allocation(pod) if was_admitted else allocation_of(pod)
+        self._recovered = not was_admitted
         self.conditions: dict[str, dict[str, Any]] = {
             str(c["type"]): dict(c)
             for c in (pod.get("status") or {}).get("conditions") or ()
@@ -54,6 +56,17 @@ class Resizing:
         }
         self.retry_at_ns = 0
         """When a change that failed is tried again."""
+
+    def recover(self, pod: Pod, state: PodState) -> None:
+        """Take up what an earlier process gave, once the runtime's records are read."""
+        if self._recovered:
+            return
+        self._recovered = True
+        given = self.conditions.get(IN_PROGRESS, {}).get("observedGeneration")
+        if given is not None and given == pod["metadata"].get("generation"):
+            self._allocation = allocation_of(pod)
+        else:
+            self._allocation |= noted_allocation(pod, state)
 
     def apply(self, pod: Pod) -> Pod:
         """Return the pod with the resources that it has been given."""
@@ -97,8 +110,11 @@ class Resizing:
             self._tell(pod, "Warning", "ResizeError", "Pod resize error", generation, message)
 
     def observe(self, pod: Pod, state: PodState) -> None:
-        """Note that all running containers have what the pod was given, once they have."""
-        if IN_PROGRESS in self.conditions and not in_progress(pod, state):
+        """Note whether all running containers have what the pod was given."""
+        if in_progress(pod, state):
+            if IN_PROGRESS not in self.conditions:
+                self._set(IN_PROGRESS, self._generation(pod))
+        elif IN_PROGRESS in self.conditions:
             generation = self._generation(pod)
             del self.conditions[IN_PROGRESS]
             self._tell(pod, "Normal", "ResizeCompleted", "Pod resize completed", generation)

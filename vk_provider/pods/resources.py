@@ -66,12 +66,17 @@ def linux_resources(pod: Pod, container: Container, *, settings: PodSettings) ->
 
 def pod_requests(pod: Pod) -> Resources:
     """Return what the pod takes of a node: requests by resource name, overhead included."""
+    return _with_overhead(pod, _aggregate(pod, "requests"), "requests")
+
+
+def container_requests(pod: Pod) -> Resources:
+    """Return what the pod's containers take together: requests by resource name."""
     return _aggregate(pod, "requests")
 
 
 def pod_limits(pod: Pod) -> Resources:
     """Return the pod's limits by resource name, overhead added to those that are set."""
-    return _aggregate(pod, "limits")
+    return _with_overhead(pod, _aggregate(pod, "limits"), "limits")
 
 
 def _aggregate(pod: Pod, kind: Kind) -> Resources:
@@ -90,7 +95,10 @@ def _aggregate(pod: Pod, kind: Kind) -> Resources:
             peak = _largest(peak, _sum((sidecars, own)))
     total = _largest(_sum((total, sidecars)), peak)
     pod_level = (pod["spec"].get("resources") or {}).get(kind) or {}
-    total |= _parse(pod_level)
+    return total | _parse(pod_level)
+
+
+def _with_overhead(pod: Pod, total: Resources, kind: Kind) -> Resources:
     for name, value in _parse(pod["spec"].get("overhead") or {}).items():
         if kind == "requests" or name in total:
             total[name] = total.get(name, Fraction(0)) + value

@@ -6,10 +6,11 @@ from contextlib import suppress
 
 from vk_provider._pb import sandbox_pb2 as pb
 from vk_provider.common.errors import AlreadyExists, NotFound, Unavailable, VkError
-from vk_provider.pods.annotations import GRACE_PERIOD
+from vk_provider.pods.annotations import GRACE_PERIOD, RESOURCES
 from vk_provider.pods.context import PodContext
 from vk_provider.pods.dns import pod_dns
 from vk_provider.pods.errors import VolumeError
+from vk_provider.pods.resize import allocation_note
 from vk_provider.pods.sandbox_config import make_run_sandbox_request
 from vk_provider.pods.volumes.build import build_volumes
 from vk_provider.pods.volumes.images import image_volumes
@@ -36,7 +37,7 @@ async def start_sandbox(ctx: PodContext, attempt: int) -> None:
             volumes,
             host=host,
             settings=services.settings,
-            annotations={GRACE_PERIOD: str(grace)},
+            annotations={GRACE_PERIOD: str(grace), RESOURCES: allocation_note(pod)},
         )
         dns = pod_dns(pod, host_resolv_conf=host.resolv_conf, settings=services.settings)
         for reason, message in dns.warnings:

@@ -33,6 +33,7 @@ from vk_provider.pods.status.writer import StatusWriter
 from vk_provider.pods.termination import clean_up, end_pod, read_messages, remove_superseded
 
 _NS = 1_000_000_000
+_DEFERRED_S = 180.0  # kubelet allocation: retryDelay; other pods that leave wake it before
 _RETRY_S = (0.2, 5.0)  # the longest bounds how late a server's return is noticed
 
 log = get_logger("pods.worker")
@@ -208,6 +209,9 @@ class PodWorker:
         if not self._seen and sandbox is not None:
             # Adopted: what its files held when they were last sent is not known any more.
             self._services.volumes.add_pod(self.ctx.pod, sandbox.sandbox_id)
+        if not self._seen:
+            self.ctx.resizing.recover(self._wanted, self.ctx.state)
+            self._take(self._wanted)
         self._seen = True
         await read_messages(self.ctx)
         return True
@@ -262,16 +266,28 @@ class PodWorker:
 
     def _resize(self) -> None:
         """Give the pod the resources that it asks for, where they are to be had now."""
-        resizing = self.ctx.resizing
-        starting = self._action is not None and not self._action.done()
-        if self._ending or (starting and self.ctx.state.ready_sandbox is None):
+        resizing, state = self.ctx.resizing, self.ctx.state
+        busy = self._action is not None and not self._action.done()
+        if self._ending or (busy and state.ready_sandbox is None):
             return
-        if resizing.decide(self._wanted, self.ctx.state):
+        try:
+            given = resizing.decide(self._wanted, state)
+        except VkError as exc:  # the Node object is away
+            log.info("a resize is judged later", pod=describe(self.ctx.pod), why=str(exc))
+            self._look_again_in(_RETRY_S[1])
+            return
+        if given:
             self._take(self._wanted)
             self._services.volumes.update_pod(self.ctx.pod)
             self._freed()
             self.wake()
-        resizing.observe(self.ctx.pod, self.ctx.state)
+        elif resizing.deferred:
+            self._look_again_in(_DEFERRED_S)
+        if not busy:
+            resizing.observe(self.ctx.pod, state)
+
+    def _look_again_in(self, seconds: float) -> None:
+        self._alarm.set(self._services.clock.now_ns() + round(seconds * _NS))
 
     def _shorten(self) -> None:
         if self._grace is not None and is_deleted(self.ctx.pod):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
@@ -74,13 +75,13 @@ async def test_a_sandbox_can_be_stopped_and_removed(world: World) -> None:
 class FullDisk:
     """Has no room for logs until it is given some."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, trouble: int = errno.ENOSPC) -> None:
         self.full = True
         append = LogWriter.append
 
         def append_where_there_is_room(writer: LogWriter, records: Sequence[OutputRecord]) -> bytes:
             if self.full:
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise OSError(trouble, os.strerror(trouble))
             return append(writer, records)
 
         monkeypatch.setattr(LogWriter, "append", append_where_there_is_room)
@@ -119,6 +120,35 @@ async def test_a_container_has_not_ended_while_its_last_words_wait_for_room(
         disk.full = False
         assert (await exited(context)).exit_code == 0
         assert "last words" in container.log_path.read_text()
+
+
+async def test_who_makes_room_may_take_the_log_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.agent() as context:
+        await running(context)
+        container = context.container(CONTAINER)
+        await world.guest.say(CONTAINER, "old words\n")
+        await until(lambda: container.log_path.exists() and container.log_path.read_text())
+        disk = FullDisk(monkeypatch)
+        await world.guest.say(CONTAINER, "new words\n")
+        await until(lambda: container.status().log_held)
+        container.log_path.unlink()
+        disk.full = False
+        await until(lambda: container.status().log_held == "")
+        assert "new words" in container.log_path.read_text()
+
+
+async def test_a_log_that_never_can_be_written_keeps_no_container_from_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "_STALL_S", 0.01)
+    async with world.agent() as context:
+        await running(context)
+        FullDisk(monkeypatch, errno.EIO)
+        await world.guest.say(CONTAINER, "last words\n")
+        await world.guest.end(CONTAINER, 3)
+        assert (await exited(context)).exit_code == 3
 
 
 async def test_who_is_to_end_does_not_wait_for_room(

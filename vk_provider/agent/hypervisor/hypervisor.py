@@ -36,7 +36,13 @@ from vk_provider.agent.hypervisor.templates.key import TemplateKey
 from vk_provider.agent.hypervisor.templates.maker import MAKER_GROUP, Maker
 from vk_provider.agent.hypervisor.tsc import measure_tsc_khz
 from vk_provider.agent.hypervisor.vm import Vm
-from vk_provider.common.errors import FailedPrecondition, NotFound, Unavailable, VkError
+from vk_provider.common.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    Unavailable,
+    VkError,
+)
 from vk_provider.common.logging import get_logger
 
 _log = get_logger("hypervisor")
@@ -124,6 +130,9 @@ class Hypervisor:
                     _log.warning("a restore failed", vm=spec.sandbox_id, error=str(exc))
                     await self._library.drop(template, str(exc))
                     reason = f"the restore from {reason} failed: {exc}"
+                except (DeadlineExceeded, NotFound, Unavailable) as exc:
+                    # Nothing was restored yet, so nothing is said against the template.
+                    reason = f"the restore from {reason} did not begin: {exc}"
             self._booting += 1
             try:
                 return await starter.cold(reason)

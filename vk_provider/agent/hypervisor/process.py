@@ -93,8 +93,12 @@ class Process:
         """Take a child over: it is waited for here when it ends, and no more by its Popen."""
         process = cls(child.pid, os.pidfd_open(child.pid), child=True)
         child.returncode = 0
-        with contextlib.suppress(NotFound):  # it has ended, which `ended` will tell
-            process.start_ticks = start_ticks(child.pid)
+        try:
+            with contextlib.suppress(NotFound):  # it has ended, which `ended` will tell
+                process.start_ticks = start_ticks(child.pid)
+        except OSError:
+            process.undo_start()
+            raise
         return process
 
     @classmethod

@@ -250,3 +250,26 @@ async def test_secrets_are_on_no_disk_and_in_no_command_line(agent: RealAgent, p
             assert secret not in path.read_bytes()
         except OSError:
             continue
+
+
+async def test_an_agent_holds_no_descriptor_of_pods_that_are_gone(
+    agent: RealAgent, client: AgentClient
+) -> None:
+    await from_start_to_end(agent, client)  # may open what stays
+    before = descriptors(agent)
+    for _ in range(3):
+        await from_start_to_end(agent, client)
+    async with asyncio.timeout(30):  # connections are gone a moment after their ends
+        while descriptors(agent) > before:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def from_start_to_end(agent: RealAgent, client: AgentClient) -> None:
+    pod, _ = await restored(client, agent)
+    await pod.start("echo x")
+    await pod.exited()
+    await client.remove_sandbox(pod.sandbox_id)
+
+
+def descriptors(agent: RealAgent) -> int:
+    return len(list(Path(f"/proc/{agent.pid}/fd").iterdir()))

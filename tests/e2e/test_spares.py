@@ -47,6 +47,10 @@ def test_a_pod_takes_a_vm_that_was_ready_and_keeps_it_over_a_kill(
     until(lambda: namespace.json("get", "events", selector)["items"])
     (told,) = [e["message"] for e in namespace.json("get", "events", selector)["items"]]
     assert ", from a template (one of the VMs kept ready; template " in told
+    figures = cluster.kubectl.run("get", "--raw", "/api/v1/nodes/vk-node/proxy/metrics")
+    name = "vk_provider_sandbox_start_phase_duration_seconds_count"
+    for phase in ("ready_vm_restore", "ready_scratch_mount", "network", "configure"):
+        assert f'{name}{{phase="{phase}",start_mode="template"}} ' in figures
     until(lambda: len(_machines(cluster)) == 2)  # and the next one is made
     (agent,) = [running(cluster.settings, "agent")]
     assert agent is not None

@@ -307,6 +307,19 @@ async def test_the_same_image_is_fetched_once_for_many(
     assert any(message.phase == "unpacking" for message in answers[-1])
 
 
+async def test_the_names_of_one_image_share_one_pull(registry: Registry, store: ImageStore) -> None:
+    names = [f"{registry.open_host}/{repository}:1" for repository in ("one/name", "another/name")]
+    for repository in ("one/name", "another/name"):
+        registry.put_image(repository, [tar(file("hello", b"x" * 1_000_000))])
+    answers = await asyncio.gather(*(pull(store, name) for name in names))
+    assert len({answer[-1].image.image_ref for answer in answers}) == 1
+    assert len({answer[-1].image.pulled_at_ns for answer in answers}) == 1
+    unpacked = [any(step.phase == "unpacking" for step in answer) for answer in answers]
+    assert sorted(unpacked) == [False, True]
+    (image,) = store.list()
+    assert sorted(image.repo_tags) == sorted(names)
+
+
 async def test_a_pull_that_nobody_waits_for_is_given_up(
     registry: Registry, store: ImageStore
 ) -> None:

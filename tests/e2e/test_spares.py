@@ -42,7 +42,7 @@ def test_a_pod_takes_a_vm_that_was_ready_and_keeps_it_over_a_kill(
     )  # fmt: skip
     uid = namespace.json("get", "pod", "taker")["metadata"]["uid"]
     assert spare != sandbox_id(uid, 0)
-    assert namespace.logs("taker").startswith("taker\n")
+    until(lambda: namespace.logs("taker").startswith("taker\n"))
     selector = "--field-selector=involvedObject.name=taker,reason=SandboxStarted"
     until(lambda: namespace.json("get", "events", selector)["items"])
     (told,) = [e["message"] for e in namespace.json("get", "events", selector)["items"]]

@@ -61,20 +61,33 @@ class PodWatch:
     def __init__(self, api: Api, namespace: str) -> None:
         self.seen: dict[str, Seen] = {}
         self._changed = threading.Condition()
-        path = f"/api/v1/namespaces/{namespace}/pods"
-        version = api.request("GET", path)["metadata"]["resourceVersion"]
-        self._connection = api.connect()
-        self._connection.request("GET", f"{path}?watch=1&resourceVersion={version}")
-        self._response = self._connection.getresponse()
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/pods"
+        self._version = api.request("GET", self._path)["metadata"]["resourceVersion"]
+        self._response = self._open()
         threading.Thread(target=self._follow, name="pod-watch", daemon=True).start()
 
+    def _open(self) -> http.client.HTTPResponse:
+        connection = self._api.connect()
+        connection.request("GET", f"{self._path}?watch=1&resourceVersion={self._version}")
+        return connection.getresponse()
+
     def _follow(self) -> None:
-        while line := self._response.readline():
-            now = time.monotonic()
-            event = json.loads(line)
-            with self._changed:
-                self._note(event["type"], event["object"], now)
-                self._changed.notify_all()
+        """Take every event; the server ends the watch of whom it finds slow, as on a busy host."""
+        while True:
+            while line := self._response.readline():
+                now = time.monotonic()
+                event = json.loads(line)
+                if event.get("type") not in {"ADDED", "MODIFIED", "DELETED"}:
+                    raise RuntimeError(f"the watch of {self._path} failed: {event}")
+                self._version = event["object"]["metadata"]["resourceVersion"]
+                with self._changed:
+                    self._note(event["type"], event["object"], now)
+                    self._changed.notify_all()
+            try:
+                self._response = self._open()
+            except OSError:
+                return  # the server has ended
 
     def _note(self, kind: str, pod: dict[str, Any], now: float) -> None:
         seen = self.seen.setdefault(pod["metadata"]["name"], Seen())

@@ -16,6 +16,9 @@ LARGE = {
 }
 
 
+BELOW_USAGE = FailedPrecondition("cannot set a memory limit (1) below current usage (2)")
+
+
 def ask(world: PodWorld, resources: dict[str, Any], name: str = "web", **fields: Any) -> None:
     """Ask for other resources, as the API server lets the subresource `resize` do."""
     world.api.change(name, containers=[container(resources=resources, **fields)])
@@ -28,6 +31,14 @@ def conditions(world: PodWorld, name: str = "web") -> dict[str, dict[str, Any]]:
 
 def limits_set(world: PodWorld) -> list[str]:
     return [what for call, what in world.runtime.calls if call == "update_container_resources"]
+
+
+async def shrink_in_vain(world: PodWorld) -> None:
+    """Ask a large pod to be small, while it uses too much for that."""
+    await world.create(pod("web", container(resources=LARGE)))
+    world.runtime.fail("update_container_resources", BELOW_USAGE)
+    ask(world, SMALL)
+    await world.settle()
 
 
 async def test_limits_change_under_a_running_container() -> None:
@@ -121,11 +132,7 @@ async def test_what_the_node_has_no_room_for_comes_when_another_pod_ends() -> No
 
 async def test_a_container_that_uses_more_than_its_new_limit_is_told_and_tried_again() -> None:
     async with pod_world() as world:
-        await world.create(pod("web", container(resources=LARGE)))
-        refusal = FailedPrecondition("cannot set a memory limit (1) below current usage (2)")
-        world.runtime.fail("update_container_resources", refusal)
-        ask(world, SMALL)
-        await world.settle()
+        await shrink_in_vain(world)
         in_progress = conditions(world)["PodResizeInProgress"]
         assert in_progress["reason"] == "Error"
         assert "below current usage" in in_progress["message"]
@@ -200,12 +207,8 @@ async def test_what_was_refused_stays_so_for_a_container_that_never_ran() -> Non
 
 async def test_a_shrink_that_fails_is_taken_up_by_a_new_process() -> None:
     async with pod_world() as world:
-        await world.create(pod("web", container(resources=LARGE)))
-        refusal = FailedPrecondition("cannot set a memory limit (1) below current usage (2)")
-        world.runtime.fail("update_container_resources", refusal)
-        ask(world, SMALL)
-        await world.settle()
-        world.runtime.fail("update_container_resources", refusal)
+        await shrink_in_vain(world)
+        world.runtime.fail("update_container_resources", BELOW_USAGE)
         await world.kill_node()
         await world.start_node()
         assert conditions(world)["PodResizeInProgress"]["reason"] == "Error"

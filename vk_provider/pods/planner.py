@@ -7,13 +7,7 @@ change which one it is.
 from __future__ import annotations
 
 from vk_provider._pb import sandbox_pb2 as pb
-from vk_provider.pods.actions import (
-    Kill,
-    PodActions,
-    ProbeResults,
-    is_changed,
-    kill_unknown,
-)
+from vk_provider.pods.actions import Kill, PodActions, ProbeResults, is_changed, kill_unknown
 from vk_provider.pods.init_planner import plan_init_containers
 from vk_provider.pods.pod_state import PodState
 from vk_provider.pods.podspec import Container, Pod, app_containers, init_containers

@@ -30,6 +30,7 @@ from vk_provider.pods.status.times import to_api
 
 PENDING, IN_PROGRESS = RESIZE
 
+_TIMES = ("lastTransitionTime", "lastProbeTime")
 _RETRY_NS = 10_000_000_000
 
 Fit = Callable[[Pod], Rejection | None]
@@ -133,14 +134,11 @@ class Resizing:
             "message": message,
         }
         new |= {key: value for key, value in told.items() if value}
-        old = self.conditions.get(type_)
-        if old is not None and {**new, "lastTransitionTime": ""} == {
-            **{k: v for k, v in old.items() if k != "lastProbeTime"},
-            "lastTransitionTime": "",
-        }:
+        old = self.conditions.get(type_, {})
+        if new == {key: value for key, value in old.items() if key not in _TIMES}:
             return False
-        since = old.get("lastTransitionTime") if old is not None else None
-        new["lastTransitionTime"] = since or to_api(self._clock.now_ns())
+        now = to_api(self._clock.now_ns())
+        new["lastTransitionTime"] = old.get("lastTransitionTime") or now
         self.conditions[type_] = new
         return True
 

@@ -206,12 +206,12 @@ class PodWorker:
             return self._seen
         self.ctx.observe(PodState.of(listed.sandboxes))
         sandbox = self.ctx.state.ready_sandbox
-        if not self._seen and sandbox is not None:
-            # Adopted: what its files held when they were last sent is not known any more.
-            self._services.volumes.add_pod(self.ctx.pod, sandbox.sandbox_id)
         if not self._seen:
             self.ctx.resizing.recover(self._wanted, self.ctx.state)
             self._take(self._wanted)
+            if sandbox is not None:
+                # Adopted: what its files held when they were last sent is not known any more.
+                self._services.volumes.add_pod(self.ctx.pod, sandbox.sandbox_id)
         self._seen = True
         await read_messages(self.ctx)
         return True

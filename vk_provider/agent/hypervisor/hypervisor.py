@@ -121,25 +121,29 @@ class Hypervisor:
         starter = Starter(self._host, self._settings, accelerator, spec, on_record)
         template, reason = await self._template_for(spec)
         try:
-            if template is not None and self._library is not None:
-                try:
-                    vm = await starter.restored(template, reason)
-                    self._library.proven(template)
-                    return vm
-                except RestoreFailedError as exc:
-                    _log.warning("a restore failed", vm=spec.sandbox_id, error=str(exc))
-                    await self._library.drop(template, str(exc))
-                    reason = f"the restore from {reason} failed: {exc}"
-                except (DeadlineExceeded, NotFound, Unavailable) as exc:
-                    # Nothing was restored yet, so nothing is said against the template.
-                    reason = f"the restore from {reason} did not begin: {exc}"
-            self._booting += 1
-            try:
-                return await starter.cold(reason)
-            finally:
-                self._booting -= 1
+            return await self._start(starter, template, reason)
         except OSError as exc:
             raise Unavailable(f"VM {spec.sandbox_id} could not be started: {exc}") from exc
+
+    async def _start(self, starter: Starter, template: SealedTemplate | None, reason: str) -> Vm:
+        """Restore the VM where there is a template to restore it from, else boot it."""
+        if template is not None and self._library is not None:
+            try:
+                vm = await starter.restored(template, reason)
+                self._library.proven(template)
+                return vm
+            except RestoreFailedError as exc:
+                _log.warning("a restore failed", vm=starter.spec.sandbox_id, error=str(exc))
+                await self._library.drop(template, str(exc))
+                reason = f"the restore from {reason} failed: {exc}"
+            except (DeadlineExceeded, NotFound, Unavailable) as exc:
+                # Nothing was restored yet, so nothing is said against the template.
+                reason = f"the restore from {reason} did not begin: {exc}"
+        self._booting += 1
+        try:
+            return await starter.cold(reason)
+        finally:
+            self._booting -= 1
 
     async def prepare(self, vcpus: int, memory_mib: int) -> bool:
         """Have a template for that shape and wait for it; False where none can be made.

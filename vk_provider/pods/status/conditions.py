@@ -29,7 +29,7 @@ def make_conditions(
     phase: str,
     state: PodState,
     now_ns: int,
-    resize: Sequence[Condition] = (),
+    resize: Sequence[Mapping[str, Any]] = (),
 ) -> list[Condition]:
     """Return others' conditions as they are, then the kubelet's own as of now.
 

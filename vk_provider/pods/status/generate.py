@@ -74,7 +74,7 @@ def make_status(given: StatusInput) -> PodStatus:
         phase,
         state,
         given.now_ns,
-        [] if is_terminal(phase) else [dict(c) for c in given.resize],
+        () if is_terminal(phase) else given.resize,
     )
     _addresses(given, status)
     status["startTime"] = old.get("startTime") or to_api(given.now_ns)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_stub import ApiStub, Stream, status
+from tests.support.api_stub import ApiStub, Live, Stream, status
 from tests.support.fake_clock import FakeClock
 from vk_provider.common.errors import NotFound, PermissionDenied
 from vk_provider.kube.client import KubeClient
@@ -58,11 +58,15 @@ async def test_what_pods_name_is_watched_and_changes_are_told(
     api.on("GET", MAPS, listed(config_map("1")))
     changed = {"type": "MODIFIED", "object": config_map("2")}
     gone = {"type": "DELETED", "object": config_map("3")}
-    api.on("WATCH", MAPS, Stream([changed, gone], asyncio.Event()))
+    events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    api.on("WATCH", MAPS, Live(events))
     async with running(api, client, clock) as (objects, changes):
         assert (await objects.config_map("ns", "c"))["metadata"]["resourceVersion"] == "1"
         objects.register_pod(pod())
         assert await objects.config_map("ns", "c")
+        # Only now: a change that comes before anybody has read the object is told to nobody.
+        for event in (changed, gone):
+            events.put_nowait(event)
         assert await changes.get() == ("ConfigMap", "ns", "c")
         (watch,) = await api.count("WATCH", MAPS, 1)
         assert watch.query["fieldSelector"] == "metadata.name=c"
